@@ -1,0 +1,459 @@
+//! The configuration as the program uses it: complete, validated, no `Option` that must be `Some`.
+//!
+//! Built from [`super::raw`] only; building it *is* the validation. Defaults are those of the reference
+//! (`config/full.toml` shows every key).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::rollout::{ByColor, Color};
+
+/// One whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[[listener]]`, at least one.
+    pub listeners: Vec<Listener>,
+    /// `[limits]`; each app has its own copy with its overrides.
+    pub limits: Limits,
+    /// `[log]`
+    pub log: Log,
+    /// `[app.NAME]`, by name, at least one.
+    pub apps: BTreeMap<String, App>,
+}
+
+/// `[server]`: the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Data-plane threads; already resolved, never 0.
+    pub workers: usize,
+    /// Where journal, lock and default admin socket live.
+    pub state_dir: PathBuf,
+    /// Refuse to start when the state directory has no journal.
+    pub require_state: bool,
+    /// How long a shutdown waits for running requests.
+    pub shutdown_grace: Duration,
+    /// Networks whose `X-Forwarded-*` headers are believed.
+    pub trusted_proxies: Vec<Network>,
+    /// A file that gets the active color after each change; `{app}` in it is the app's name. Never read.
+    pub compat_file: Option<String>,
+}
+
+/// An address range in CIDR form; a bare address is a range of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// An address in the range.
+    pub address: std::net::IpAddr,
+    /// How many leading bits count.
+    pub prefix: u8,
+}
+
+impl Network {
+    /// Whether the range has this address. An IPv4-mapped IPv6 address counts as its IPv4 address.
+    #[must_use]
+    pub fn contains(&self, address: std::net::IpAddr) -> bool {
+        use std::net::IpAddr::{V4, V6};
+        match (self.address.to_canonical(), address.to_canonical()) {
+            (V4(net), V4(is)) => {
+                let mask = u32::MAX
+                    .checked_shl(32 - u32::from(self.prefix.min(32)))
+                    .unwrap_or(0);
+                u32::from(net) & mask == u32::from(is) & mask
+            }
+            (V6(net), V6(is)) => {
+                let mask = u128::MAX
+                    .checked_shl(128 - u32::from(self.prefix.min(128)))
+                    .unwrap_or(0);
+                u128::from(net) & mask == u128::from(is) & mask
+            }
+            _ => false,
+        }
+    }
+}
+
+/// `[admin]`: the operator's doors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// The Unix socket; default `STATE_DIR/admin.sock`.
+    pub socket: PathBuf,
+    /// Permission bits of the socket; default 0600.
+    pub mode: u32,
+    /// Group that owns the socket.
+    pub group: Option<String>,
+    /// TCP address of API, metrics and probes.
+    pub address: Option<SocketAddr>,
+    /// `Host` values that are accepted over TCP besides the address itself and loopback names.
+    pub hosts: Vec<String>,
+    /// Tokens; with none, TCP is read-only. `token_file` is the one named `token` with role admin.
+    pub tokens: Vec<Token>,
+}
+
+/// `[[admin.token]]`, or the one of `token_file`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Recorded as "by".
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// The file that holds the secret; read at start and at each reload.
+    pub file: PathBuf,
+}
+
+/// What a token may do; each role may do all that the one before may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Read.
+    Viewer,
+    /// Read, and change state.
+    Operator,
+    /// Everything, reload included.
+    Admin,
+}
+
+/// `[[listener]]`: one bound socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where it listens.
+    pub address: ListenAddress,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ListenAddress {
+    /// `127.0.0.1:8080`; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// `unix:/run/cutover/web.sock`
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// `[limits]`: what a client may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a request head; more: 431.
+    pub header_bytes: usize,
+    /// Header fields of a request; more: 431.
+    pub header_count: usize,
+    /// Bytes of a request target; more: 414.
+    pub uri_bytes: usize,
+    /// Bytes of a request body, 0 = unlimited; more: 413.
+    pub body_bytes: u64,
+    /// Open client connections of the process; already resolved from the descriptor limit, never 0.
+    /// (Process-wide: an app's own value is not possible, because a connection has no app yet.)
+    pub connections: usize,
+    /// From accept to the first complete head, and from the first byte of a later head to its end.
+    pub client_header_timeout: Duration,
+    /// Between two requests of a connection.
+    pub client_idle_timeout: Duration,
+    /// Between two reads of a request body.
+    pub client_body_timeout: Duration,
+}
+
+/// `[app.NAME]`: what is switched as one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct App {
+    /// Its name; a metric label.
+    pub name: String,
+    /// Host patterns; empty = any host.
+    pub hosts: Vec<HostPattern>,
+    /// Which color a first start activates.
+    pub initial: Initial,
+    /// `active = "green"` in the file: a reload in which it changed is a switch.
+    pub active: Option<Color>,
+    /// Its services, by name, at least one.
+    pub services: BTreeMap<String, Service>,
+    /// Its limits.
+    pub limits: Limits,
+    /// `[app.NAME.drain]`
+    pub drain: Drain,
+    /// `[app.NAME.headers]`
+    pub headers: Headers,
+    /// `[app.NAME.switch]`
+    pub switch: Switch,
+}
+
+/// A host that an app answers to, in lower case, without a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostPattern {
+    /// `shop.example.com`
+    Exact(String),
+    /// `*.shop.example.com`, kept as `shop.example.com`: any name below, not itself.
+    Below(String),
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Below(name) => write!(f, "*.{name}"),
+        }
+    }
+}
+
+/// `initial`: the color of a first start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initial {
+    /// This one.
+    Color(Color),
+    /// The first whose probes pass; both or neither: blue.
+    Auto,
+}
+
+/// `[app.NAME.service.NAME]`: a part of an app.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Its name; a metric label. The shorthand's is `web`.
+    pub name: String,
+    /// Which requests are its.
+    pub matches: PathMatch,
+    /// Take the matched prefix off before the request is sent on.
+    pub strip_prefix: bool,
+    /// The endpoints of each color as the file says them; may be empty.
+    pub endpoints: ByColor<Vec<EndpointAddress>>,
+    /// `[…timeouts]`
+    pub timeouts: Timeouts,
+    /// `[…health]`
+    pub health: Health,
+}
+
+/// Which paths a service answers. An exact path wins over any prefix, a longer prefix over a shorter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PathMatch {
+    /// `path = "/exact"`
+    Exact(String),
+    /// `path_prefix = "/api"`: `/api`, `/api/` and below, never `/apix`. No trailing slash, except `/` itself.
+    Prefix(String),
+}
+
+impl fmt::Display for PathMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(path) => write!(f, "={path}"),
+            Self::Prefix(path) => f.write_str(path),
+        }
+    }
+}
+
+/// One endpoint as an operator writes it. `Display` gives back what was written; it is key and metric label.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndpointAddress {
+    /// `127.0.0.1:8001`, `[::1]:8001`
+    Ip(SocketAddr),
+    /// `web-blue:8000`: a name, resolved again by its time to live and on connect errors.
+    Name {
+        /// The name in lower case.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// `unix:/run/app.sock`
+    Unix(PathBuf),
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// What is wrong with an endpoint's text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not an endpoint: {why}")]
+pub struct BadEndpoint {
+    /// What was written.
+    pub text: String,
+    /// Why it cannot be used, and what can.
+    pub why: String,
+}
+
+/// `[…timeouts]`: deadlines of the upstream side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To a connection; then 504.
+    pub connect: Duration,
+    /// From the sent request to the answer's head; then 504.
+    pub first_byte: Duration,
+    /// Between two reads of the answer's body; then it is cut.
+    pub idle: Duration,
+    /// How long an unused connection is kept.
+    pub upstream_idle: Duration,
+}
+
+/// `[…health]`: how both colors are probed, always.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// What a probe is.
+    pub kind: Probe,
+    /// Between two probes of an endpoint.
+    pub interval: Duration,
+    /// For one probe, connect included.
+    pub timeout: Duration,
+    /// Passes in a row until a failing endpoint counts as healthy.
+    pub rise: u32,
+    /// Failures in a row until a healthy endpoint counts as failing.
+    pub fall: u32,
+    /// What the last endpoint of the active color does when it fails.
+    pub last: WhenLast,
+}
+
+impl PartialEq for Health {
+    fn eq(&self, other: &Self) -> bool {
+        (
+            &self.kind,
+            self.interval,
+            self.timeout,
+            self.rise,
+            self.fall,
+            self.last,
+        ) == (
+            &other.kind,
+            other.interval,
+            other.timeout,
+            other.rise,
+            other.fall,
+            other.last,
+        )
+    }
+}
+
+/// What a probe does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Probe {
+    /// Connect; an open port is healthy.
+    Tcp,
+    /// Ask for a path and look at the answer.
+    Http(Box<HttpProbe>),
+}
+
+/// What an HTTP probe asks for and expects. Redirects are never followed.
+#[derive(Clone, Debug)]
+pub struct HttpProbe {
+    /// The path, with its query.
+    pub path: String,
+    /// The `Host` header; empty = the endpoint's own.
+    pub host: String,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+    /// The statuses that pass, as inclusive ranges.
+    pub status: Vec<(u16, u16)>,
+    /// JSON pointers that must equal.
+    pub json: Vec<(String, serde_json::Value)>,
+    /// Must match the body, when there is one.
+    pub body_regex: Option<regex::Regex>,
+}
+
+impl PartialEq for HttpProbe {
+    fn eq(&self, other: &Self) -> bool {
+        let regex = |probe: &Self| probe.body_regex.as_ref().map(|regex| regex.as_str().to_owned());
+        (
+            &self.path,
+            &self.host,
+            &self.headers,
+            &self.status,
+            &self.json,
+            regex(self),
+        ) == (
+            &other.path,
+            &other.host,
+            &other.headers,
+            &other.status,
+            &other.json,
+            regex(other),
+        )
+    }
+}
+
+/// `health.last`: the last endpoint of the active color fails its probes. (Refused connects never serve.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenLast {
+    /// It keeps the traffic, shown as failing: a broken health page is no reason to turn the site off.
+    Serve,
+    /// It leaves the pool; requests get 503.
+    Refuse,
+}
+
+/// `[app.NAME.drain]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// How long running requests of a draining color may go on; then they are cut and counted.
+    pub http: Duration,
+}
+
+/// `[app.NAME.headers]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// The `Host` that the app sees.
+    pub host: HostHeader,
+    /// Set on requests, by lower-case name.
+    pub request_set: Vec<(String, String)>,
+    /// Removed from requests.
+    pub request_remove: Vec<String>,
+    /// Set on answers.
+    pub response_set: Vec<(String, String)>,
+    /// Removed from answers.
+    pub response_remove: Vec<String>,
+    /// The answer header that names the color; empty = off.
+    pub expose_color: String,
+    /// Whether `expose_color` was written out: then it also names the revision (`green@abc`).
+    pub expose_revision: bool,
+}
+
+/// `headers.host`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    /// What the client sent.
+    Preserve,
+    /// The endpoint's own.
+    Upstream,
+    /// Always this.
+    Fixed(String),
+}
+
+/// `[app.NAME.switch]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switch {
+    /// `require = ["healthy"]`: a switch needs a healthy target.
+    pub require_healthy: bool,
+    /// Requests through our own listener that prove a switch; 0 = off.
+    pub verify: u32,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Form of the access log.
+    pub access: AccessFormat,
+    /// Where it goes; `-` = stdout.
+    pub file: String,
+    /// What is worth a line in the operations log (stderr).
+    pub level: String,
+}
+
+/// `log.access`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// One JSON object a line.
+    Json,
+    /// The Apache/nginx combined form.
+    Combined,
+    /// None.
+    Off,
+}

@@ -1,0 +1,4 @@
+//! cutover: a reverse proxy that is the traffic switch.
+
+pub mod config;
+pub mod rollout;

@@ -1,0 +1,17 @@
+//! The pure heart: what an app's routing state is, which changes exist, and what each one does.
+//!
+//! Nothing here knows a clock, a socket, a file or a task. [`apply`] maps a state and a [`Command`] to the
+//! next state or to a named [`Rejection`]; the controller commits what comes out, and the simulation in
+//! `tests/simulation.rs` runs millions of them with seeds.
+
+mod apply;
+mod color;
+mod command;
+mod split;
+mod state;
+
+pub use apply::{Applied, Rejection, Transition, apply};
+pub use color::{ByColor, Color, UnknownColor};
+pub use command::{Actor, Change, Command, FileEndpoints, HealthFacts, Trigger};
+pub use split::{BUCKETS, Phase, is_candidate};
+pub use state::{Activation, AppState, ColorState, Hold, Maintenance, Override, TRAIL_MAX, Weight};
