@@ -1,4 +1,8 @@
 //! cutover: a reverse proxy that is the traffic switch.
 
 pub mod config;
+pub mod control;
+pub mod metrics;
 pub mod rollout;
+pub mod routing;
+pub mod upstream;

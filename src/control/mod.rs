@@ -1,0 +1,15 @@
+//! The control plane: one writer of all routing state, and the doors' way to it.
+//!
+//! [`Handle`] is what admin, watcher and signals hold. They send an [`Ask`]; the controller finds out the facts
+//! (health), lets the pure machine decide, commits to the store, publishes the table, proves the switch, answers.
+
+mod ask;
+mod handle;
+mod view;
+
+pub use ask::{Ask, Intent, Outcome, Probe, Refusal, Verify, Wanted};
+pub use handle::{Drained, Explain, ExplainRequest, Handle, Probed, Reloaded};
+pub use view::{
+    AppView, ColorView, ConfigView, EndpointView, Event, EventKind, HistoryEntry, HoldView, OutcomeView,
+    Overview, ServiceView,
+};

@@ -1,0 +1,201 @@
+//! The cells themselves: each worker writes its own, so no cache line is shared on the request path.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use http::Method;
+
+use super::Histogram;
+use crate::rollout::Color;
+
+/// A counter with one writer: a plain load, add and store, not a locked instruction.
+#[derive(Debug, Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Add; only the owning worker may.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A level with one writer.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Move by `n`; only the owning worker may.
+    pub fn add(&self, n: i64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// The value.
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The methods that have a label of their own; all others are `OTHER`, so that clients cannot make labels.
+pub const METHODS: [&str; 10] = [
+    "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT", "OTHER",
+];
+
+fn method_index(method: &Method) -> usize {
+    match *method {
+        Method::GET => 0,
+        Method::POST => 1,
+        Method::PUT => 2,
+        Method::DELETE => 3,
+        Method::HEAD => 4,
+        Method::OPTIONS => 5,
+        Method::PATCH => 6,
+        Method::TRACE => 7,
+        Method::CONNECT => 8,
+        _ => 9,
+    }
+}
+
+/// Statuses 100 to 599 have a cell each; the last cell is for all others.
+const CODES: usize = 501;
+
+/// What one worker counts for one (app, service, color).
+#[derive(Debug, Default)]
+pub struct PoolCells {
+    /// By method, then by status; a row is allocated when its method first comes.
+    requests: [OnceLock<Box<[Cell]>>; METHODS.len()],
+    /// From the request's head to the end of the answer's body.
+    pub duration: Histogram,
+    /// From the request sent to the answer's head.
+    pub upstream: Histogram,
+    /// Requests that have begun and not ended.
+    pub in_flight: Gauge,
+    /// Requests sent a second time because the first connection had died unused.
+    pub retries: Cell,
+    /// Answers that the proxy made itself because of the upstream (502, 504) and answers cut short.
+    pub failed: Cell,
+}
+
+impl PoolCells {
+    /// Count one finished request.
+    pub fn finished(&self, method: &Method, status: u16, duration: Duration) {
+        let row =
+            self.requests[method_index(method)].get_or_init(|| (0..CODES).map(|_| Cell::default()).collect());
+        let code = usize::from(status)
+            .checked_sub(100)
+            .map_or(CODES - 1, |at| at.min(CODES - 1));
+        row[code].add(1);
+        self.duration.record(duration);
+    }
+
+    /// Calls `f` with method label, status (0 = outside 100–599) and count of each cell that is not zero.
+    pub fn each_request_count(&self, mut f: impl FnMut(&'static str, u16, u64)) {
+        for (method, row) in METHODS.iter().zip(&self.requests) {
+            for (at, cell) in row.get().into_iter().flatten().enumerate() {
+                let count = cell.get();
+                if count > 0 {
+                    let status = if at == CODES - 1 {
+                        0
+                    } else {
+                        u16::try_from(at + 100).unwrap_or(0)
+                    };
+                    f(method, status, count);
+                }
+            }
+        }
+    }
+}
+
+/// All workers' cells of one (app, service, color).
+#[derive(Debug)]
+pub struct PoolMetrics {
+    /// By worker.
+    pub workers: Box<[Arc<PoolCells>]>,
+}
+
+impl PoolMetrics {
+    /// Requests finished, and how many of them failed on the proxy's or the upstream's side, since start.
+    #[must_use]
+    pub fn totals(&self) -> (u64, u64) {
+        let mut all = (0, 0);
+        for cells in &self.workers {
+            cells.each_request_count(|_, _, count| all.0 += count);
+            all.1 += cells.failed.get();
+        }
+        all
+    }
+
+    /// Requests that have begun and not ended.
+    #[must_use]
+    pub fn in_flight(&self) -> i64 {
+        self.workers.iter().map(|cells| cells.in_flight.get()).sum()
+    }
+}
+
+/// What one worker counts outside of any app.
+#[derive(Debug, Default)]
+pub struct WorkerCells {
+    /// Open client connections, by listener.
+    pub connections: Box<[Gauge]>,
+    /// Requests that reached no app: malformed, or nothing matched.
+    pub unrouted: PoolCells,
+}
+
+/// The key of a [`PoolMetrics`]: its label values. The color is `None` for answers made before one was chosen.
+pub type PoolKey = (String, String, Option<Color>);
+
+/// Where the cells are found again: by the control plane when it builds a table or answers a scrape.
+///
+/// Never touched on the request path, so a mutex is fine.
+#[derive(Debug)]
+pub struct Registry {
+    workers: usize,
+    pools: Mutex<BTreeMap<PoolKey, Arc<PoolMetrics>>>,
+    /// By worker.
+    pub worker_cells: Box<[Arc<WorkerCells>]>,
+}
+
+impl Registry {
+    /// Cells for this many workers and listeners.
+    #[must_use]
+    pub fn new(workers: usize, listeners: usize) -> Self {
+        let cells = || {
+            let connections = (0..listeners).map(|_| Gauge::default()).collect();
+            Arc::new(WorkerCells {
+                connections,
+                unrouted: PoolCells::default(),
+            })
+        };
+        Self {
+            workers,
+            pools: Mutex::new(BTreeMap::new()),
+            worker_cells: (0..workers).map(|_| cells()).collect(),
+        }
+    }
+
+    /// The cells of a pool; the same ones for the same key as long as the process runs, so counters never fall.
+    pub fn pool(&self, app: &str, service: &str, color: Option<Color>) -> Arc<PoolMetrics> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || PoolMetrics {
+            workers: (0..self.workers).map(|_| Arc::default()).collect(),
+        };
+        let key = (app.to_owned(), service.to_owned(), color);
+        Arc::clone(pools.entry(key).or_insert_with(|| Arc::new(make())))
+    }
+
+    /// All pools that were ever asked for.
+    #[must_use]
+    pub fn pools(&self) -> Vec<(PoolKey, Arc<PoolMetrics>)> {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools
+            .iter()
+            .map(|(key, cells)| (key.clone(), Arc::clone(cells)))
+            .collect()
+    }
+}

@@ -1,0 +1,298 @@
+//! Building a table: a pure function of configuration, state and resolved names, that carries live parts over.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use http::{HeaderName, HeaderValue};
+use tokio::sync::Notify;
+
+use super::table::{AppRoute, Lane, Member, PaddedPoint, Pool, RoutingTable, ServiceRoute, Settings};
+use super::{HoldQueue, Matcher, Place};
+use crate::config::{self, Config, EndpointAddress, Probe, WhenLast};
+use crate::metrics::Registry;
+use crate::rollout::{AppState, ByColor, Color, Phase};
+use crate::upstream::{Endpoint, EndpointKey, Gate, Target};
+
+/// What a name resolved to, by name and port as written. Addresses and sockets need no entry.
+pub type Resolved = HashMap<EndpointAddress, Vec<Target>>;
+
+/// All that one app's part is built from.
+#[derive(Clone, Copy, Debug)]
+pub struct AppInput<'a> {
+    /// What the file says.
+    pub config: &'a config::App,
+    /// What the store says.
+    pub state: &'a AppState,
+    /// The endpoints in force (file and overrides), by color and service.
+    pub endpoints: &'a ByColor<BTreeMap<String, Vec<EndpointAddress>>>,
+}
+
+/// What [`rebuild`] made.
+#[derive(Debug)]
+pub struct Built {
+    /// The new part.
+    pub app: Arc<AppRoute>,
+    /// Gates of the old part that are not in the new one: close them after the publish. With their colors.
+    pub closing: Vec<(Color, Arc<Gate>)>,
+}
+
+/// What stays the same for the life of the process.
+#[derive(Clone, Copy, Debug)]
+pub struct Fixed<'a> {
+    /// Number of workers.
+    pub workers: usize,
+    /// The metric cells.
+    pub registry: &'a Registry,
+    /// Notified when a closed gate's last claim ends.
+    pub drained: &'a Arc<Notify>,
+}
+
+/// Build one app's part, carrying over the endpoints, gates, cells and split points of its part before.
+#[must_use]
+pub fn rebuild(
+    fixed: Fixed<'_>,
+    input: AppInput<'_>,
+    resolved: &Resolved,
+    before: Option<&AppRoute>,
+    now: Instant,
+) -> Built {
+    let AppInput { config, state, .. } = input;
+    let mut carried = Carried::of(before);
+    let hold = state.hold.map(|hold| {
+        before
+            .and_then(|app| app.hold.clone())
+            .unwrap_or_else(|| HoldQueue::new(HoldQueue::BOUND, now + hold.max))
+    });
+    let services = config
+        .services
+        .values()
+        .map(|service| build_service(fixed, input, service, resolved, &mut carried))
+        .collect();
+    let phases = before.map(|app| Arc::clone(&app.phases)).unwrap_or_else(|| {
+        let point = |worker| PaddedPoint::new(Phase::of_worker(worker, fixed.workers).point());
+        (0..fixed.workers).map(point).collect()
+    });
+    let app = AppRoute {
+        name: config.name.clone(),
+        hosts: config.hosts.clone(),
+        generation: state.generation,
+        active: state.active,
+        weight: state.weight,
+        revisions: state.colors.map(|_, color| color.revision.clone()),
+        hold,
+        maintenance: state
+            .maintenance
+            .as_ref()
+            .map(|on| on.message.clone().unwrap_or_default()),
+        drain: config.drain,
+        services,
+        phases,
+        spilled: before.map_or_else(|| Arc::new(AtomicU64::new(0)), |app| Arc::clone(&app.spilled)),
+    };
+    Built {
+        app: Arc::new(app),
+        closing: carried.left_over(),
+    }
+}
+
+/// The host and path index of a configuration.
+#[must_use]
+pub fn matcher(config: &Config) -> Matcher {
+    let mut matcher = Matcher::default();
+    for (app, of) in config.apps.values().enumerate() {
+        for (service, matched) in of.services.values().enumerate() {
+            matcher.add(&of.hosts, &matched.matches, Place { app, service });
+        }
+    }
+    matcher
+}
+
+/// A table that differs from another in one app.
+#[must_use]
+pub fn with_app(table: &RoutingTable, app: Arc<AppRoute>) -> RoutingTable {
+    let mut apps = table.apps.clone();
+    if let Some(place) = apps.iter_mut().find(|at| at.name == app.name) {
+        *place = app;
+    }
+    RoutingTable {
+        version: table.version + 1,
+        apps,
+        matcher: Arc::clone(&table.matcher),
+    }
+}
+
+/// The live parts of the table before, taken out as they find their place in the new one.
+struct Carried {
+    members: HashMap<EndpointKey, Arc<Member>>,
+    kept: Vec<u64>,
+}
+
+impl Carried {
+    fn of(before: Option<&AppRoute>) -> Self {
+        let services = before.into_iter().flat_map(|app| &app.services);
+        let pools = services.flat_map(|service| service.pools.iter());
+        let members = pools.flat_map(|(_, pool)| &pool.members);
+        let by_key = members.map(|member| (member.endpoint.key.clone(), Arc::clone(member)));
+        Self {
+            members: by_key.collect(),
+            kept: Vec::new(),
+        }
+    }
+
+    /// The gate to go on with: the one before if there was one, a new one otherwise, none if none is wanted.
+    fn gate(
+        &mut self,
+        fixed: Fixed<'_>,
+        endpoint: &Arc<Endpoint>,
+        wanted: bool,
+        before: Option<&Arc<Gate>>,
+    ) -> Option<Arc<Gate>> {
+        if !wanted {
+            return None;
+        }
+        let gate = before.map_or_else(|| Gate::open(endpoint, fixed.workers, fixed.drained), Arc::clone);
+        self.kept.push(gate.id);
+        Some(gate)
+    }
+
+    fn left_over(self) -> Vec<(Color, Arc<Gate>)> {
+        let gates = self.members.values().flat_map(|member| {
+            let color = member.endpoint.key.color;
+            [&member.open, &member.explicit]
+                .into_iter()
+                .flatten()
+                .map(move |gate| (color, Arc::clone(gate)))
+        });
+        gates.filter(|(_, gate)| !self.kept.contains(&gate.id)).collect()
+    }
+}
+
+fn build_service(
+    fixed: Fixed<'_>,
+    input: AppInput<'_>,
+    service: &config::Service,
+    resolved: &Resolved,
+    carried: &mut Carried,
+) -> ServiceRoute {
+    let app = input.config;
+    let prefix = match &service.matches {
+        config::PathMatch::Prefix(prefix) if service.strip_prefix && prefix != "/" => Some(prefix.clone()),
+        _ => None,
+    };
+    let settings = Arc::new(Settings {
+        app: app.name.clone(),
+        service: service.name.clone(),
+        timeouts: service.timeouts,
+        limits: app.limits,
+        headers: app.headers.clone(),
+        strip: prefix,
+    });
+    let pool = |color| build_pool(fixed, input, service, &settings, color, resolved, carried);
+    ServiceRoute {
+        name: service.name.clone(),
+        matches: service.matches.clone(),
+        health_path: match &service.health.kind {
+            Probe::Http(probe) => Some(probe.path.split('?').next().unwrap_or_default().to_owned()),
+            Probe::Tcp => None,
+        },
+        pools: ByColor::from_fn(pool),
+        undecided: fixed.registry.pool(&app.name, &service.name, None),
+        settings,
+    }
+}
+
+fn build_pool(
+    fixed: Fixed<'_>,
+    input: AppInput<'_>,
+    service: &config::Service,
+    settings: &Arc<Settings>,
+    color: Color,
+    resolved: &Resolved,
+    carried: &mut Carried,
+) -> Pool {
+    let AppInput {
+        config: app,
+        state,
+        endpoints,
+    } = input;
+    let of_color = &state.colors[color];
+    let open = state.share(color) > 0 && state.hold.is_none() && !of_color.drained;
+    let none = Vec::new();
+    let addresses = endpoints[color].get(&service.name).unwrap_or(&none);
+    let mut members: Vec<Arc<Member>> = Vec::new();
+    for (address, target) in addresses.iter().flat_map(|address| targets(address, resolved)) {
+        let key = EndpointKey {
+            app: app.name.clone(),
+            service: service.name.clone(),
+            color,
+            address: address.clone(),
+            target,
+        };
+        if members.iter().any(|member| member.endpoint.key == key) {
+            continue;
+        }
+        let before = carried.members.get(&key).cloned();
+        let endpoint = before
+            .as_ref()
+            .map_or_else(|| Endpoint::new(key), |member| Arc::clone(&member.endpoint));
+        let gates = before
+            .as_ref()
+            .map(|member| (member.open.as_ref(), member.explicit.as_ref()));
+        let (before_open, before_explicit) = gates.unwrap_or_default();
+        members.push(Arc::new(Member {
+            open: carried.gate(fixed, &endpoint, open, before_open),
+            explicit: carried.gate(fixed, &endpoint, !of_color.drained, before_explicit),
+            endpoint,
+        }));
+    }
+    let serve_when_failing = color == state.active && service.health.last == WhenLast::Serve;
+    let metrics = fixed.registry.pool(&app.name, &service.name, Some(color));
+    let exposed = exposed(&app.headers, color, of_color.revision.as_deref());
+    let lane = |(worker, cells): (usize, &Arc<_>)| {
+        Arc::new(Lane::new(
+            worker,
+            color,
+            exposed.clone(),
+            state.generation,
+            Arc::clone(settings),
+            Arc::clone(cells),
+            members.clone(),
+            serve_when_failing,
+        ))
+    };
+    let lanes = metrics.workers.iter().enumerate().map(lane).collect();
+    Pool {
+        members,
+        lanes,
+        serve_when_failing,
+    }
+}
+
+fn targets<'a>(address: &'a EndpointAddress, resolved: &Resolved) -> Vec<(&'a EndpointAddress, Target)> {
+    match address {
+        EndpointAddress::Ip(ip) => vec![(address, Target::Tcp(*ip))],
+        EndpointAddress::Unix(path) => vec![(address, Target::Unix(path.clone()))],
+        EndpointAddress::Name { .. } => {
+            let found = resolved.get(address).into_iter().flatten();
+            found.map(|target| (address, target.clone())).collect()
+        }
+    }
+}
+
+fn exposed(
+    headers: &config::Headers,
+    color: Color,
+    revision: Option<&str>,
+) -> Option<(HeaderName, HeaderValue)> {
+    let name = HeaderName::try_from(headers.expose_color.as_str()).ok()?;
+    let value = match revision {
+        Some(revision) if headers.expose_revision => HeaderValue::try_from(format!("{color}@{revision}")),
+        _ => HeaderValue::try_from(color.as_str()),
+    };
+    Some((
+        name,
+        value.unwrap_or_else(|_| HeaderValue::from_static(color.as_str())),
+    ))
+}

@@ -1,0 +1,19 @@
+//! Where the planes meet: the controller publishes a [`RoutingTable`], the workers load it.
+//!
+//! Everything that a request needs to be routed is in one immutable table behind one pointer. The steps "which
+//! service" ([`RoutingTable::find`]), "which color" ([`choose`]) and "which endpoint" ([`Lane::pick`]) are pure
+//! functions of it, shared by the request path and by `explain`.
+
+mod build;
+mod choose;
+mod hold;
+mod matcher;
+mod publish;
+mod table;
+
+pub use build::{AppInput, Built, Fixed, Resolved, matcher, rebuild, with_app};
+pub use choose::{Choice, Special, Unavailable, Why, choose};
+pub use hold::{HoldQueue, HoldTicket};
+pub use matcher::{HostBuffer, Matcher, Place};
+pub use publish::{Published, WorkerSignal};
+pub use table::{AppRoute, Lane, Member, PaddedPoint, PickError, Pool, RoutingTable, ServiceRoute, Settings};

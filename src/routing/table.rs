@@ -1,0 +1,282 @@
+//! The table itself: immutable, whole, and all that a request needs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::{HoldQueue, Matcher, Place};
+use crate::config::{Drain, Headers, HostPattern, Limits, PathMatch, Timeouts};
+use crate::metrics::{PoolCells, PoolMetrics};
+use crate::rollout::{ByColor, Color, Weight};
+use crate::upstream::{Claim, Endpoint, Gate, Health};
+
+/// One published state of all routing.
+#[derive(Debug)]
+pub struct RoutingTable {
+    /// Counts publishes; what `wait-drained` compares with what each worker has applied.
+    pub version: u64,
+    /// All apps, by name. A switch replaces one of these and keeps the rest.
+    pub apps: Vec<Arc<AppRoute>>,
+    /// Host and path to a place in `apps`.
+    pub matcher: Arc<Matcher>,
+}
+
+impl RoutingTable {
+    /// Step 1 of a request: the app and service for a host (lower case, no port) and path (no query).
+    #[must_use]
+    pub fn find(&self, host: &str, path: &str) -> Option<(&Arc<AppRoute>, &ServiceRoute)> {
+        self.at(self.matcher.find(host, path)?)
+    }
+
+    fn at(&self, place: Place) -> Option<(&Arc<AppRoute>, &ServiceRoute)> {
+        let app = self.apps.get(place.app)?;
+        Some((app, app.services.get(place.service)?))
+    }
+
+    /// An app by name.
+    #[must_use]
+    pub fn app(&self, name: &str) -> Option<&Arc<AppRoute>> {
+        self.apps.iter().find(|app| app.name == name)
+    }
+
+    /// Every endpoint of every pool.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        let pools = self
+            .apps
+            .iter()
+            .flat_map(|app| &app.services)
+            .flat_map(|service| service.pools.iter());
+        pools.flat_map(|(_, pool)| pool.members.iter().map(|member| &member.endpoint))
+    }
+}
+
+/// One app's part of the table.
+#[derive(Debug)]
+pub struct AppRoute {
+    /// Its name.
+    pub name: String,
+    /// Its hosts; empty = any.
+    pub hosts: Vec<HostPattern>,
+    /// The generation this was built from.
+    pub generation: u64,
+    /// The color that takes the traffic.
+    pub active: Color,
+    /// The standby's share while it is a candidate.
+    pub weight: Weight,
+    /// The revision of each color.
+    pub revisions: ByColor<Option<String>>,
+    /// Requests wait here instead of being served.
+    pub hold: Option<Arc<HoldQueue>>,
+    /// Requests are answered 503 with this message.
+    pub maintenance: Option<String>,
+    /// How long running requests of a draining color may go on.
+    pub drain: Drain,
+    /// Its services, by name.
+    pub services: Vec<ServiceRoute>,
+    /// Each worker's point in the sequence that splits traffic; carried over.
+    pub phases: Arc<[PaddedPoint]>,
+    /// Requests that went to the active color because the candidate had nothing healthy; carried over.
+    pub spilled: Arc<AtomicU64>,
+}
+
+/// A worker's own word on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct PaddedPoint(AtomicU64);
+
+impl PaddedPoint {
+    /// A point to begin with.
+    #[must_use]
+    pub const fn new(point: u64) -> Self {
+        Self(AtomicU64::new(point))
+    }
+
+    /// The point.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Move it; only the owning worker may.
+    pub fn set(&self, point: u64) {
+        self.0.store(point, Relaxed);
+    }
+}
+
+/// One service's part of the table.
+#[derive(Debug)]
+pub struct ServiceRoute {
+    /// Its name.
+    pub name: String,
+    /// Which requests are its.
+    pub matches: PathMatch,
+    /// The health path, which is never held; `None` when health is not HTTP.
+    pub health_path: Option<String>,
+    /// The endpoints of each color.
+    pub pools: ByColor<Pool>,
+    /// What does not differ between colors.
+    pub settings: Arc<Settings>,
+    /// Cells for answers made before a color was chosen.
+    pub undecided: Arc<PoolMetrics>,
+}
+
+/// What the request path needs to know of a service besides its endpoints.
+#[derive(Debug)]
+pub struct Settings {
+    /// The app's name.
+    pub app: String,
+    /// The service's name.
+    pub service: String,
+    /// Upstream deadlines.
+    pub timeouts: Timeouts,
+    /// What a client may cost.
+    pub limits: Limits,
+    /// Header rules.
+    pub headers: Headers,
+    /// The prefix to take off, if `strip_prefix` is on.
+    pub strip: Option<String>,
+}
+
+/// The endpoints of one service in one color.
+#[derive(Debug)]
+pub struct Pool {
+    /// The endpoints.
+    pub members: Vec<Arc<Member>>,
+    /// A worker's view of this pool, by worker.
+    pub lanes: Box<[Arc<Lane>]>,
+    /// Whether the last failing endpoint keeps the traffic (decided for the active color only).
+    pub serve_when_failing: bool,
+}
+
+/// One endpoint's place in a pool. An open gate is permission to send; `None` is none.
+#[derive(Debug)]
+pub struct Member {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// For ordinary traffic: open while its color has a share and the app is not held.
+    pub open: Option<Arc<Gate>>,
+    /// For explicit traffic (verify, the health path while held): open unless the color is drained.
+    pub explicit: Option<Arc<Gate>>,
+}
+
+/// One worker's own view of one pool. A request keeps an `Arc` of it: the count is on the worker's own cache line.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Lane {
+    /// The worker.
+    pub worker: usize,
+    /// The color.
+    pub color: Color,
+    /// What [`Headers::expose_color`] shows, made once: `green`, or `green@abc`.
+    pub exposed: Option<(http::HeaderName, http::HeaderValue)>,
+    /// The generation of the app when this was built.
+    pub generation: u64,
+    /// What the service is like.
+    pub settings: Arc<Settings>,
+    /// The worker's cells.
+    pub cells: Arc<PoolCells>,
+    members: Vec<Arc<Member>>,
+    serve_when_failing: bool,
+}
+
+impl Lane {
+    /// A worker's view.
+    #[must_use]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one constructor of a plain record, called in one place"
+    )]
+    pub(super) fn new(
+        worker: usize,
+        color: Color,
+        exposed: Option<(http::HeaderName, http::HeaderValue)>,
+        generation: u64,
+        settings: Arc<Settings>,
+        cells: Arc<PoolCells>,
+        members: Vec<Arc<Member>>,
+        serve_when_failing: bool,
+    ) -> Self {
+        Self {
+            worker,
+            color,
+            exposed,
+            generation,
+            settings,
+            cells,
+            members,
+            serve_when_failing,
+        }
+    }
+
+    /// Whether any endpoint may be picked.
+    #[must_use]
+    pub fn has_usable(&self) -> bool {
+        self.members.iter().any(|member| usable(member)) || (self.serve_when_failing && self.has_failing())
+    }
+
+    fn has_failing(&self) -> bool {
+        self.members
+            .iter()
+            .any(|member| member.endpoint.health() == Health::Failing)
+    }
+
+    /// Steps 2b and 3 of a request: pick an endpoint and claim it.
+    ///
+    /// Of two usable endpoints (walking on from `ticket`, which the caller raises by one a request) the one with
+    /// fewer claims of this worker is taken. `tried` leaves one out that has just failed, if there is another.
+    ///
+    /// # Errors
+    /// [`PickError::Closed`]: load the table again. [`PickError::Empty`]: nothing to send to.
+    pub fn pick(&self, ticket: usize, explicit: bool, tried: Option<u64>) -> Result<Claim, PickError> {
+        let member = self.select(ticket, tried).ok_or(PickError::Empty)?;
+        let gate = if explicit { &member.explicit } else { &member.open };
+        gate.as_ref()
+            .and_then(|gate| gate.claim(self.worker))
+            .ok_or(PickError::Closed)
+    }
+
+    fn select(&self, ticket: usize, tried: Option<u64>) -> Option<&Member> {
+        if let [only] = self.members.as_slice() {
+            return (usable(only) || self.serves_failing(only)).then_some(only);
+        }
+        let fresh = |member: &Member| usable(member) && Some(member.endpoint.id) != tried;
+        self.lesser_of_two(ticket, fresh)
+            .or_else(|| self.lesser_of_two(ticket, usable))
+            .or_else(|| self.lesser_of_two(ticket, |member| self.serves_failing(member)))
+    }
+
+    fn lesser_of_two(&self, ticket: usize, wanted: impl Fn(&Member) -> bool) -> Option<&Member> {
+        let count = self.members.len();
+        let walk = (0..count).map(|step| &*self.members[(ticket + step) % count]);
+        let mut two = walk.filter(|member| wanted(member));
+        let first = two.next()?;
+        let second = two.next().unwrap_or(first);
+        Some(if self.load_of(second) < self.load_of(first) {
+            second
+        } else {
+            first
+        })
+    }
+
+    fn load_of(&self, member: &Member) -> u64 {
+        member
+            .open
+            .as_ref()
+            .map_or(0, |gate| gate.in_flight_on(self.worker))
+    }
+
+    fn serves_failing(&self, member: &Member) -> bool {
+        self.serve_when_failing && member.endpoint.health() == Health::Failing
+    }
+}
+
+fn usable(member: &Member) -> bool {
+    matches!(member.endpoint.health(), Health::Healthy | Health::Unknown)
+}
+
+/// Why no endpoint was claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PickError {
+    /// The gate is closed: a newer table is out, or comes with the next load.
+    Closed,
+    /// No endpoint is usable: 503.
+    Empty,
+}

@@ -1,0 +1,184 @@
+//! Claims: a request holds one on its endpoint until its last byte, and a drain is over when none is left.
+//!
+//! In-flight count and closed bit share one atomic word, a word a worker. To claim is to add one and look at the
+//! bit that came back; a closed word is never opened again, so a refused claim proves that a newer table is out.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64 as StdAtomicU64, Ordering as StdOrdering};
+
+use tokio::sync::Notify;
+
+use super::Endpoint;
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU64, Ordering};
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The bit that refuses claims. The other 63 count.
+const CLOSED: u64 = 1 << 63;
+
+/// The protocol of one word, apart from what it guards, so that loom can try every interleaving of it.
+#[derive(Debug, Default)]
+pub struct Word(AtomicU64);
+
+/// What undoing or ending a claim found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// Others remain, or the word is open.
+    Open,
+    /// It was the last claim of a closed word.
+    LastOfClosed,
+}
+
+impl Word {
+    /// Take a claim; `Err` when the word is closed, with what undoing the attempt found.
+    ///
+    /// # Errors
+    /// The word is closed: load the table again.
+    pub fn claim(&self) -> Result<(), Released> {
+        // Acquire pairs with the Release in `close`: whoever sees the bit also sees the table published before it.
+        if self.0.fetch_add(1, Ordering::Acquire) & CLOSED == 0 {
+            return Ok(());
+        }
+        // Undoing counts as a release: between add and undo a drain may have looked and seen one.
+        Err(self.release())
+    }
+
+    /// End a claim.
+    pub fn release(&self) -> Released {
+        // Release: what the request did happens before the drain that sees zero. AcqRel for the one who reports it.
+        if self.0.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
+            Released::LastOfClosed
+        } else {
+            Released::Open
+        }
+    }
+
+    /// Refuse claims from now on. Publish the table without this word first.
+    pub fn close(&self) {
+        self.0.fetch_or(CLOSED, Ordering::AcqRel);
+    }
+
+    /// Claims held now.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Acquire) & !CLOSED
+    }
+}
+
+/// One time of service of one endpoint: a word for each worker. When the time is over it is closed; a later time
+/// of service is another gate.
+pub struct Gate {
+    /// Unique in the process.
+    pub id: u64,
+    words: Box<[Arc<GuardedWord>]>,
+}
+
+/// A worker's word with what a claim needs. In an `Arc` of its own, so that claiming touches only cache lines
+/// that belong to the worker.
+#[repr(align(128))]
+struct GuardedWord {
+    word: Word,
+    gate: u64,
+    endpoint: Arc<Endpoint>,
+    drained: Arc<Notify>,
+}
+
+impl Gate {
+    /// An open gate for `workers` workers; `drained` is notified when a closed word falls to zero.
+    #[must_use]
+    pub fn open(endpoint: &Arc<Endpoint>, workers: usize, drained: &Arc<Notify>) -> Arc<Self> {
+        static NEXT: StdAtomicU64 = StdAtomicU64::new(1);
+        let id = NEXT.fetch_add(1, StdOrdering::Relaxed);
+        let word = || {
+            Arc::new(GuardedWord {
+                word: Word::default(),
+                gate: id,
+                endpoint: Arc::clone(endpoint),
+                drained: Arc::clone(drained),
+            })
+        };
+        Arc::new(Self {
+            id,
+            words: (0..workers).map(|_| word()).collect(),
+        })
+    }
+
+    /// Claim for a request on this worker; `None` when the gate is closed: load the table again.
+    pub fn claim(&self, worker: usize) -> Option<Claim> {
+        let word = self.words.get(worker)?;
+        match word.word.claim() {
+            Ok(()) => Some(Claim(Arc::clone(word))),
+            Err(released) => {
+                word.report(released);
+                None
+            }
+        }
+    }
+
+    /// Refuse claims from now on. The table without this gate must be published already.
+    pub fn close(&self) {
+        for word in &self.words {
+            word.word.close();
+        }
+    }
+
+    /// Claims held now, over all workers. Zero on a closed gate means drained, for good.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.words.iter().map(|word| word.word.count()).sum()
+    }
+
+    /// Claims that one worker holds now.
+    #[must_use]
+    pub fn in_flight_on(&self, worker: usize) -> u64 {
+        self.words.get(worker).map_or(0, |word| word.word.count())
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("id", &self.id)
+            .field("in_flight", &self.in_flight())
+            .finish()
+    }
+}
+
+impl GuardedWord {
+    fn report(&self, released: Released) {
+        if released == Released::LastOfClosed {
+            self.drained.notify_one();
+        }
+    }
+}
+
+/// A request's hold on its endpoint. Dropping it is the end of the request, and may be the end of a drain.
+pub struct Claim(Arc<GuardedWord>);
+
+impl Claim {
+    /// The endpoint claimed.
+    #[must_use]
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.0.endpoint
+    }
+
+    /// The gate it went through.
+    #[must_use]
+    pub fn gate(&self) -> u64 {
+        self.0.gate
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.report(self.0.word.release());
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Claim").field(&self.0.endpoint.key).finish()
+    }
+}

@@ -1,0 +1,7 @@
+//! The apps' side: endpoints, and the claims that requests hold on them.
+
+pub mod claim;
+pub mod endpoint;
+
+pub use claim::{Claim, Gate};
+pub use endpoint::{Endpoint, EndpointKey, Health, ProbeReport, Target};
