@@ -6,3 +6,4 @@ pub mod metrics;
 pub mod rollout;
 pub mod routing;
 pub mod upstream;
+pub mod wire;

@@ -120,6 +120,7 @@ pub fn with_app(table: &RoutingTable, app: Arc<AppRoute>) -> RoutingTable {
         version: table.version + 1,
         apps,
         matcher: Arc::clone(&table.matcher),
+        edge: Arc::clone(&table.edge),
     }
 }
 

@@ -16,4 +16,6 @@ pub use choose::{Choice, Special, Unavailable, Why, choose};
 pub use hold::{HoldQueue, HoldTicket};
 pub use matcher::{HostBuffer, Matcher, Place};
 pub use publish::{Published, WorkerSignal};
-pub use table::{AppRoute, Lane, Member, PaddedPoint, PickError, Pool, RoutingTable, ServiceRoute, Settings};
+pub use table::{
+    AppRoute, Edge, Lane, Member, PaddedPoint, PickError, Pool, RoutingTable, ServiceRoute, Settings,
+};
