@@ -3,6 +3,7 @@
 pub mod config;
 pub mod control;
 pub mod metrics;
+pub mod proxy;
 pub mod rollout;
 pub mod routing;
 pub mod upstream;

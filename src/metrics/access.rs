@@ -151,6 +151,12 @@ impl AccessLog {
         }
     }
 
+    /// Whether there is a log at all.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.queue.is_some()
+    }
+
     /// Lines lost since start.
     #[must_use]
     pub fn dropped(&self) -> Arc<AtomicU64> {

@@ -92,7 +92,9 @@ impl Upload {
     }
 
     fn take(&self, frame: &Frame<Bytes>) -> Result<(), BodyError> {
-        let Some(data) = frame.data_ref() else { return Ok(()) };
+        let Some(data) = frame.data_ref() else {
+            return Ok(());
+        };
         let bytes = data.len() as u64;
         self.seen.set(self.seen.get() + bytes);
         self.progress.set(Instant::now());
@@ -109,7 +111,13 @@ impl Upload {
 impl RequestBody {
     /// A body to pass on; `watched` is `None` when it is empty.
     pub(super) fn new(inner: Incoming, watched: Option<Rc<Upload>>) -> Self {
-        Self { inner, primed: None, watched, idle: None, waiting_since: None }
+        Self {
+            inner,
+            primed: None,
+            watched,
+            idle: None,
+            waiting_since: None,
+        }
     }
 
     /// Take what has come of the body already, so that a small one leaves in the same write as its head.
@@ -125,7 +133,9 @@ impl RequestBody {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let end = since + watched.timeout;
         let timer = self.idle.get_or_insert_with(|| Deadline::new(end));
-        timer.poll(cx, end).map(|()| watched.fail(ProxyError::BodyTimeout))
+        timer
+            .poll(cx, end)
+            .map(|()| watched.fail(ProxyError::BodyTimeout))
     }
 }
 
@@ -139,7 +149,9 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let Some(watched) = this.watched.clone() else {
-            return Pin::new(&mut this.inner).poll_frame(cx).map_err(|_| BodyError("client went away"));
+            return Pin::new(&mut this.inner)
+                .poll_frame(cx)
+                .map_err(|_| BodyError("client went away"));
         };
         if let Some(error) = watched.error() {
             return Poll::Ready(Some(Err(BodyError(error.as_str()))));
@@ -219,7 +231,10 @@ struct Download {
 impl ReplyBody {
     /// The proxy's own words.
     pub(super) fn own(text: Bytes) -> Self {
-        Self { reply: Reply::Own(Some(text), None), serving: None }
+        Self {
+            reply: Reply::Own(Some(text), None),
+            serving: None,
+        }
     }
 
     /// Hold the request's account until the words are through.
@@ -260,7 +275,10 @@ impl ReplyBody {
             waiting_since: None,
             done: false,
         };
-        Self { reply: Reply::Upstream(Box::new(download)), serving: None }
+        Self {
+            reply: Reply::Upstream(Box::new(download)),
+            serving: None,
+        }
     }
 }
 
@@ -293,7 +311,9 @@ async fn first_frame(body: &mut Incoming) -> Option<Primed> {
 type Primed = Result<Frame<Bytes>, hyper::Error>;
 
 fn primed_bytes(primed: Option<&Primed>) -> u64 {
-    let data = primed.and_then(|primed| primed.as_ref().ok()).and_then(Frame::data_ref);
+    let data = primed
+        .and_then(|primed| primed.as_ref().ok())
+        .and_then(Frame::data_ref);
     data.map_or(0, |data| data.len() as u64)
 }
 
@@ -323,7 +343,11 @@ impl Download {
             }
             Some(Err(_)) => {
                 let cut = self.line.as_ref().is_some_and(Line::was_cut);
-                let why = if cut { "drain time over" } else { "upstream cut the answer short" };
+                let why = if cut {
+                    "drain time over"
+                } else {
+                    "upstream cut the answer short"
+                };
                 Poll::Ready(Some(Err(self.broken(why))))
             }
             None => {

@@ -68,7 +68,8 @@ impl Client {
 
     /// Its answer is through, or given up.
     pub(super) fn ends(&self) {
-        self.phase.set(Phase::Idle(Instant::now(), self.watch.bytes_read()));
+        self.phase
+            .set(Phase::Idle(Instant::now(), self.watch.bytes_read()));
     }
 
     /// Close it now if it is between two requests. For the end of a shutdown's linger.
@@ -116,7 +117,11 @@ impl Client {
             return timer.poll(cx, since + patience).map(|()| End::TimedOut(false));
         }
         *blocked = None;
-        if self.upload_done.get() { self.socket.poll_reset(cx).map(|()| End::Reset) } else { Poll::Pending }
+        if self.upload_done.get() {
+            self.socket.poll_reset(cx).map(|()| End::Reset)
+        } else {
+            Poll::Pending
+        }
     }
 }
 

@@ -18,7 +18,11 @@ pub(super) struct Deadline {
 impl Deadline {
     /// A timer first set to this instant.
     pub(super) fn new(at: Instant) -> Self {
-        Self { sleep: Box::pin(sleep_until(at)), armed: at, registered: false }
+        Self {
+            sleep: Box::pin(sleep_until(at)),
+            armed: at,
+            registered: false,
+        }
     }
 
     /// Ready once `deadline` has passed.

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{HOST, HeaderMap, HeaderValue, REFERER, USER_AGENT};
 use http::{Method, Uri, Version};
@@ -11,7 +11,7 @@ use http::{Method, Uri, Version};
 use super::error::{ProxyError, Side};
 use super::headers::{Peer, X_REQUEST_ID};
 use super::worker::Worker;
-use crate::metrics::{AccessRecord, PoolCells};
+use crate::metrics::{PoolCells, Record};
 use crate::routing::Lane;
 use crate::upstream::Claim;
 
@@ -135,7 +135,11 @@ impl Exchange {
     /// The proxy answers itself.
     pub(super) fn refused(&self, error: ProxyError) {
         self.error.set(Some(error));
-        self.status.set(if error == ProxyError::ClientGone { CLIENT_GONE } else { error.status().as_u16() });
+        self.status.set(if error == ProxyError::ClientGone {
+            CLIENT_GONE
+        } else {
+            error.status().as_u16()
+        });
     }
 
     /// The answer was cut short, and why.
@@ -162,7 +166,10 @@ impl Exchange {
 
     fn failed_for_the_client(&self) -> bool {
         self.cut.get().is_some_and(|why| why != CUT_BY_CLIENT)
-            || self.error.get().is_some_and(|error| error.side() != Side::Downstream)
+            || self
+                .error
+                .get()
+                .is_some_and(|error| error.side() != Side::Downstream)
     }
 }
 
@@ -201,7 +208,11 @@ impl Drop for Exchange {
                 }
                 cells.finished(&self.method, status, duration);
             }
-            None => self.worker.cells.unrouted.finished(&self.method, status, duration),
+            None => self
+                .worker
+                .cells
+                .unrouted
+                .finished(&self.method, status, duration),
         }
         if let Some(log) = &self.log {
             self.write(log, status, duration);
@@ -213,23 +224,24 @@ impl Drop for Exchange {
 
 impl Exchange {
     fn write(&self, log: &Logged, status: u16, duration: Duration) {
-        fn text(value: Option<&HeaderValue>) -> &[u8] {
-            value.map_or(b"", HeaderValue::as_bytes)
-        }
         let lane = self.lane.borrow();
         let claim = self.claim.borrow();
         let names = log.names.borrow();
         let (app, service) = match (lane.as_ref(), names.as_ref()) {
-            (Some(lane), _) => (lane.settings.app.as_str(), lane.settings.service.as_str()),
-            (None, Some((app, service))) => (app.as_str(), service.as_str()),
-            (None, None) => ("", ""),
+            (Some(lane), _) => (
+                Some(lane.settings.app.as_str()),
+                Some(lane.settings.service.as_str()),
+            ),
+            (None, Some((app, service))) => (Some(app.as_str()), Some(service.as_str())),
+            (None, None) => (None, None),
         };
-        let endpoint = claim.as_ref().map(|claim| claim.endpoint().key.target.to_string());
-        self.worker.log(&AccessRecord {
-            client: text(Some(&log.peer.text)),
+        let endpoint = claim.as_ref().map(|claim| claim.endpoint().label.as_str());
+        self.worker.log(&Record {
+            time: SystemTime::now(),
+            client: log.peer.ip,
             method: self.method.as_str(),
-            host: text(log.host.as_ref()),
-            path: log.uri.path(),
+            host: bytes(log.host.as_ref()),
+            path: log.uri.path().as_bytes(),
             version: log.version,
             status,
             bytes_in: self.bytes_in.get(),
@@ -238,22 +250,24 @@ impl Exchange {
             upstream_duration: self.upstream.get(),
             app,
             service,
-            color: lane.as_ref().map(|lane| lane.color.as_str()).unwrap_or(""),
-            endpoint: endpoint.as_deref().unwrap_or(""),
-            request_id: text(log.request_id.borrow().as_ref()),
-            trace_id: trace_id(text(log.trace.as_ref())),
-            user_agent: text(log.user_agent.as_ref()),
-            referer: text(log.referer.as_ref()),
+            color: lane.as_ref().map(|lane| lane.color),
+            endpoint,
+            request_id: bytes(log.request_id.borrow().as_ref()),
+            trace_id: bytes(log.trace.as_ref()).and_then(trace_id),
+            user_agent: bytes(log.user_agent.as_ref()),
+            referer: bytes(log.referer.as_ref()),
             retries: self.retries.get(),
             error: self.cut.get().or(self.error.get().map(ProxyError::as_str)),
         });
     }
 }
 
+fn bytes(value: Option<&HeaderValue>) -> Option<&[u8]> {
+    value.map(HeaderValue::as_bytes)
+}
+
 /// The trace id of a W3C `traceparent`: `version-traceid-parentid-flags`.
-fn trace_id(traceparent: &[u8]) -> &[u8] {
-    match traceparent.split(|byte| *byte == b'-').nth(1) {
-        Some(id) if id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit) => id,
-        _ => b"",
-    }
+fn trace_id(traceparent: &[u8]) -> Option<&[u8]> {
+    let id = traceparent.split(|byte| *byte == b'-').nth(1)?;
+    (id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit)).then_some(id)
 }

@@ -49,7 +49,9 @@ pub(super) async fn forward(
         }
     };
     if worker.stopping() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if !was_http10 {
         *response.version_mut() = Version::HTTP_11;
@@ -139,7 +141,9 @@ async fn attempt(
                 request = *again;
                 exchange.retried();
                 let repeat = may_repeat(&method, request.body());
-                line = line_for(worker, exchange, &lane, repeat).await.map_err(|error| connect_error(&error))?;
+                line = line_for(worker, exchange, &lane, repeat)
+                    .await
+                    .map_err(|error| connect_error(&error))?;
             }
             Err(Unanswered::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
                 return Err(ProxyError::DrainExpired.into());
@@ -157,10 +161,7 @@ async fn attempt(
 }
 
 /// What hyper lets through and a proxy must not (RFC 9112 §3.2, RFC 9110 §7.2).
-fn check_head<'b>(
-    head: &http::request::Parts,
-    hosts: &'b mut HostBuffer,
-) -> Result<&'b str, ProxyError> {
+fn check_head<'b>(head: &http::request::Parts, hosts: &'b mut HostBuffer) -> Result<&'b str, ProxyError> {
     if head.method == Method::CONNECT {
         return Err(ProxyError::Malformed("CONNECT is not served"));
     }
@@ -171,7 +172,11 @@ fn check_head<'b>(
         (field, _) => field,
     };
     let field = match field {
-        Some(value) => Some(value.to_str().map_err(|_| ProxyError::Malformed("invalid Host field"))?),
+        Some(value) => Some(
+            value
+                .to_str()
+                .map_err(|_| ProxyError::Malformed("invalid Host field"))?,
+        ),
         None => None,
     };
     // The field must be valid even where the absolute form overrides it: others may read it.
@@ -189,7 +194,9 @@ fn check_head<'b>(
     {
         return Err(ProxyError::Malformed("invalid Host field"));
     }
-    hosts.normalise(authority).ok_or(ProxyError::Malformed("invalid Host field"))
+    hosts
+        .normalise(authority)
+        .ok_or(ProxyError::Malformed("invalid Host field"))
 }
 
 /// Where a request goes now.
@@ -221,7 +228,10 @@ fn decide(
             Ok(choice) => choice,
             Err(Unavailable::Maintenance) => {
                 undecided();
-                return Err(Failure { error: ProxyError::Maintenance, message: app.maintenance.clone() });
+                return Err(Failure {
+                    error: ProxyError::Maintenance,
+                    message: app.maintenance.clone(),
+                });
             }
             Err(Unavailable::Held) => {
                 undecided();
@@ -267,7 +277,10 @@ async fn hold(worker: &Worker, queue: &Arc<HoldQueue>) -> Result<(), ProxyError>
 
 fn check_limits(lane: &Lane, head: &http::request::Parts, body: &Incoming) -> Result<(), ProxyError> {
     let limits = &lane.settings.limits;
-    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
     if target > limits.uri_bytes {
         return Err(ProxyError::TargetTooLong);
     }
@@ -296,7 +309,10 @@ async fn line_for(
         return Err(ConnectError::Io(std::io::Error::other("no endpoint claimed")));
     };
     let settings = &lane.settings;
-    let opened = worker.connections.open(&endpoint, settings.timeouts.connect, &settings.limits).await;
+    let opened = worker
+        .connections
+        .open(&endpoint, settings.timeouts.connect, &settings.limits)
+        .await;
     match &opened {
         Ok(_) => endpoint.connected(),
         Err(error) => {
@@ -338,7 +354,14 @@ fn prepare(
         HeaderValue::try_from(written.unwrap_or_default()).unwrap_or(HeaderValue::from_static("localhost"))
     };
     let table = worker.shared.published.load();
-    prepare_request(&mut head.headers, rules, &client.peer, &table.edge.trusted, &worker.ids, endpoint);
+    prepare_request(
+        &mut head.headers,
+        rules,
+        &client.peer,
+        &table.edge.trusted,
+        &worker.ids,
+        endpoint,
+    );
     if matches!(rules.host, HostHeader::Preserve) && !head.headers.contains_key(HOST) {
         // An HTTP/1.0 client may leave it out; what goes on is HTTP/1.1.
         head.headers.insert(HOST, endpoint());
@@ -349,7 +372,9 @@ fn prepare(
 /// Path and query alone, without the prefix that the service strips.
 fn origin_form(uri: &Uri, strip: Option<&str>) -> Uri {
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
-    let rest = strip.and_then(|prefix| target.strip_prefix(prefix)).unwrap_or(target);
+    let rest = strip
+        .and_then(|prefix| target.strip_prefix(prefix))
+        .unwrap_or(target);
     if rest.starts_with('/') {
         return rest.parse().unwrap_or(Uri::from_static("/"));
     }
@@ -367,10 +392,7 @@ enum Unanswered {
 /// Wait for the answer's head, from the last that moved of the request.
 async fn answer_in_time(
     sent: impl Future<
-        Output = Result<
-            Response<Incoming>,
-            hyper::client::conn::TrySendError<Request<RequestBody>>,
-        >,
+        Output = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<RequestBody>>>,
     >,
     lane: &Lane,
     upload: Option<&Upload>,
@@ -401,7 +423,11 @@ fn why_unanswered(error: &hyper::Error, upload: Option<&Upload>) -> ProxyError {
     if let Some(error) = upload.and_then(Upload::error) {
         return error;
     }
-    if error.is_parse() || error.is_parse_status() { ProxyError::BadAnswer } else { ProxyError::Reset }
+    if error.is_parse() || error.is_parse_status() {
+        ProxyError::BadAnswer
+    } else {
+        ProxyError::Reset
+    }
 }
 
 /// Step 6: the answer as the client shall see it, with its body on the way.
@@ -419,8 +445,10 @@ async fn carry(
         head.headers.insert(name.clone(), value.clone());
     }
     if special == Special::Verify {
-        head.headers.insert(X_CUTOVER_COLOR, HeaderValue::from_static(lane.color.as_str()));
-        head.headers.insert(X_CUTOVER_GENERATION, HeaderValue::from(lane.generation));
+        head.headers
+            .insert(X_CUTOVER_COLOR, HeaderValue::from_static(lane.color.as_str()));
+        head.headers
+            .insert(X_CUTOVER_GENERATION, HeaderValue::from(lane.generation));
     }
     if head.status == StatusCode::NO_CONTENT {
         // RFC 9110 §8.6: a 204 has no Content-Length; some apps send one.

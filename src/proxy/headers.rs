@@ -41,13 +41,17 @@ impl Peer {
     pub(super) fn new(ip: Option<IpAddr>) -> Self {
         let ip = ip.map(|ip| ip.to_canonical());
         let text = ip.and_then(|ip| HeaderValue::try_from(ip.to_string()).ok());
-        Self { ip, text: text.unwrap_or(HeaderValue::from_static("unix:")) }
+        Self {
+            ip,
+            text: text.unwrap_or(HeaderValue::from_static("unix:")),
+        }
     }
 
     /// Whether what it says of other clients is believed. A Unix socket's peer is on this machine, but it is
     /// believed only where somebody wrote so, and there is no way to write it: not.
     pub(super) fn is_trusted(&self, trusted: &[Network]) -> bool {
-        self.ip.is_some_and(|ip| trusted.iter().any(|network| network.contains(ip)))
+        self.ip
+            .is_some_and(|ip| trusted.iter().any(|network| network.contains(ip)))
     }
 }
 
@@ -66,7 +70,9 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove(PROXY_AUTHENTICATE);
     headers.remove(PROXY_AUTHORIZATION);
     if let Entry::Occupied(te) = headers.entry(TE) {
-        let trailers = te.iter().any(|value| names(value).any(|name| name.eq_ignore_ascii_case("trailers")));
+        let trailers = te
+            .iter()
+            .any(|value| names(value).any(|name| name.eq_ignore_ascii_case("trailers")));
         te.remove_entry_mult();
         if trailers {
             headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -92,7 +98,12 @@ fn strip_named(headers: &mut HeaderMap) {
 }
 
 fn names(value: &HeaderValue) -> impl Iterator<Item = &str> {
-    value.to_str().unwrap_or_default().split(',').map(str::trim).filter(|name| !name.is_empty())
+    value
+        .to_str()
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
 }
 
 /// Make a client's head fit for the app.
@@ -130,15 +141,21 @@ fn forwarding(headers: &mut HeaderMap, peer: &Peer, trusted: &[Network]) {
     let host = headers.get(HOST).cloned();
     if !trusted.is_empty() && peer.is_trusted(trusted) {
         let chain = joined(headers, &X_FORWARDED_FOR);
-        let client = chain.as_deref().and_then(|chain| nearest_stranger(chain, trusted));
+        let client = chain
+            .as_deref()
+            .and_then(|chain| nearest_stranger(chain, trusted));
         let value = match &chain {
-            Some(chain) => HeaderValue::try_from(format!("{chain}, {}", peer.text.to_str().unwrap_or_default())),
+            Some(chain) => {
+                HeaderValue::try_from(format!("{chain}, {}", peer.text.to_str().unwrap_or_default()))
+            }
             None => Ok(peer.text.clone()),
         };
         headers.insert(X_FORWARDED_FOR, value.unwrap_or_else(|_| peer.text.clone()));
         let real = client.and_then(|ip| HeaderValue::try_from(ip.to_string()).ok());
         headers.insert(X_REAL_IP, real.unwrap_or_else(|| peer.text.clone()));
-        headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+        headers
+            .entry(X_FORWARDED_PROTO)
+            .or_insert(HeaderValue::from_static("http"));
         if let Some(host) = host {
             headers.entry(X_FORWARDED_HOST).or_insert(host);
         }
@@ -156,7 +173,11 @@ fn forwarding(headers: &mut HeaderMap, peer: &Peer, trusted: &[Network]) {
 }
 
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let values: Vec<_> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+    let values: Vec<_> = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
     (!values.is_empty()).then(|| values.join(", "))
 }
 
@@ -195,7 +216,10 @@ mod tests {
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
-            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
+            headers.append(
+                HeaderName::try_from(*name).unwrap(),
+                HeaderValue::try_from(*value).unwrap(),
+            );
         }
         headers
     }
@@ -216,7 +240,14 @@ mod tests {
         let mut headers = map(fields);
         let peer = Peer::new(Some(peer.parse().unwrap()));
         let endpoint = || HeaderValue::from_static("app:8000");
-        prepare_request(&mut headers, &rules(), &peer, trusted, &RequestIds::new(), endpoint);
+        prepare_request(
+            &mut headers,
+            &rules(),
+            &peer,
+            trusted,
+            &RequestIds::new(),
+            endpoint,
+        );
         headers
     }
 
@@ -236,9 +267,20 @@ mod tests {
             ("trailer", "x-sum"),
         ]);
         strip_hop_by_hop(&mut headers);
-        let mut left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        let mut left: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
         left.sort_unstable();
-        assert_eq!(left, [("content-length", "3"), ("host", "h"), ("te", "trailers"), ("trailer", "x-sum")]);
+        assert_eq!(
+            left,
+            [
+                ("content-length", "3"),
+                ("host", "h"),
+                ("te", "trailers"),
+                ("trailer", "x-sum")
+            ]
+        );
     }
 
     #[test]
@@ -264,14 +306,20 @@ mod tests {
 
     #[test]
     fn a_trusted_proxy_is_continued() {
-        let trusted = [Network { address: "10.0.0.0".parse().unwrap(), prefix: 8 }];
+        let trusted = [Network {
+            address: "10.0.0.0".parse().unwrap(),
+            prefix: 8,
+        }];
         let sent = [
             ("x-forwarded-for", "9.9.9.9, 198.51.100.7, 10.1.1.1"),
             ("x-forwarded-proto", "https"),
             ("x-request-id", "abc"),
         ];
         let headers = prepared(&sent, "10.0.0.2", &trusted);
-        assert_eq!(headers["x-forwarded-for"], "9.9.9.9, 198.51.100.7, 10.1.1.1, 10.0.0.2");
+        assert_eq!(
+            headers["x-forwarded-for"],
+            "9.9.9.9, 198.51.100.7, 10.1.1.1, 10.0.0.2"
+        );
         assert_eq!(headers["x-real-ip"], "198.51.100.7");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-request-id"], "abc");

@@ -65,16 +65,20 @@ fn hint(error: &io::Error) -> &'static str {
 /// # Errors
 /// With the address and what to do.
 pub fn bind(address: &ListenAddress) -> Result<Listener, BindError> {
-    let fail = |source| BindError { address: address.clone(), source };
+    let fail = |source| BindError {
+        address: address.clone(),
+        source,
+    };
     let (address, socket) = match address {
         ListenAddress::Tcp(address) => {
             let socket = bind_tcp(*address).map_err(fail)?;
             let real = socket.local_addr().map_err(fail)?;
             (ListenAddress::Tcp(real), Bound::Tcp(socket))
         }
-        ListenAddress::Unix(path) => {
-            (ListenAddress::Unix(path.clone()), Bound::Unix(bind_unix(path).map_err(fail)?))
-        }
+        ListenAddress::Unix(path) => (
+            ListenAddress::Unix(path.clone()),
+            Bound::Unix(bind_unix(path).map_err(fail)?),
+        ),
     };
     Ok(Listener { address, socket })
 }
@@ -115,7 +119,10 @@ impl Listener {
             Bound::Tcp(socket) => Bound::Tcp(socket.try_clone()?),
             Bound::Unix(socket) => Bound::Unix(socket.try_clone()?),
         };
-        Ok(Self { address: self.address.clone(), socket })
+        Ok(Self {
+            address: self.address.clone(),
+            socket,
+        })
     }
 }
 
@@ -162,16 +169,13 @@ pub(super) async fn accept_loop(worker: Rc<Worker>, at: usize, listener: Listene
     }
 }
 
-async fn take(
-    worker: &Rc<Worker>,
-    at: usize,
-    accepted: io::Result<(Stream, Peer)>,
-    address: &ListenAddress,
-) {
+async fn take(worker: &Rc<Worker>, at: usize, accepted: io::Result<(Stream, Peer)>, address: &ListenAddress) {
     match accepted {
         Ok((stream, peer)) => {
             // One more than the limit is accepted and waits here; the kernel's queue holds those behind it.
-            let Ok(permit) = worker.shared.permits.clone().acquire_owned().await else { return };
+            let Ok(permit) = worker.shared.permits.clone().acquire_owned().await else {
+                return;
+            };
             let worker = Rc::clone(worker);
             tokio::task::spawn_local(async move {
                 let _open = worker.count_connection(at);
@@ -181,7 +185,8 @@ async fn take(
         }
         Err(error) if gone_already(&error) => {}
         Err(error) => {
-            worker.say_rarely(|| tracing::error!(%address, %error, "cannot accept connections; trying again"));
+            worker
+                .say_rarely(|| tracing::error!(%address, %error, "cannot accept connections; trying again"));
             tokio::time::sleep(BREATHER).await;
         }
     }
@@ -190,5 +195,8 @@ async fn take(
 /// The client left while it stood in the queue: its own affair.
 fn gone_already(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidInput, NotConnected};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | InvalidInput | NotConnected)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted | InvalidInput | NotConnected
+    )
 }

@@ -17,7 +17,10 @@ pub(super) fn refusal(error: ProxyError, message: Option<&str>) -> Response<Repl
     let mut response = Response::new(ReplyBody::own(text(status, words)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     if let Some(seconds) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
     }
@@ -45,6 +48,10 @@ mod tests {
     fn the_canned_408_says_its_own_length() {
         let text = std::str::from_utf8(HEAD_TIMEOUT).unwrap_or_default();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+        assert!(
+            head.contains(&format!("content-length: {}", body.len())),
+            "{}",
+            body.len()
+        );
     }
 }

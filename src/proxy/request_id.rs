@@ -20,7 +20,10 @@ impl RequestIds {
     /// A source seeded from the system's randomness.
     pub(super) fn new() -> Self {
         let random = || RandomState::new().hash_one(std::process::id());
-        Self { prefix: random(), next: Cell::new(random()) }
+        Self {
+            prefix: random(),
+            next: Cell::new(random()),
+        }
     }
 
     /// A new id.
@@ -64,14 +67,22 @@ mod tests {
         let made: HashSet<_> = (0..1_000).map(|_| ids.next()).collect();
         assert_eq!(made.len(), 1_000);
         for id in made {
-            assert!(id.len() == 32 && id.as_bytes().iter().all(u8::is_ascii_hexdigit), "{id:?}");
+            assert!(
+                id.len() == 32 && id.as_bytes().iter().all(u8::is_ascii_hexdigit),
+                "{id:?}"
+            );
         }
     }
 
     #[test]
     fn ids_that_could_break_a_log_are_not_accepted() {
         let long = "x".repeat(129);
-        for (id, fine) in [("abc-123", true), ("", false), ("a b", false), (long.as_str(), false)] {
+        for (id, fine) in [
+            ("abc-123", true),
+            ("", false),
+            ("a b", false),
+            (long.as_str(), false),
+        ] {
             let value = HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static(""));
             assert_eq!(acceptable(&value), fine, "{id:?}");
         }

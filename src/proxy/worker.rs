@@ -18,7 +18,7 @@ use super::body::RequestBody;
 use super::client::Client;
 use super::listener::{Listener, accept_loop};
 use super::request_id::RequestIds;
-use crate::metrics::{AccessLog, AccessRecord, Registry, WorkerCells, WorkerLog};
+use crate::metrics::{AccessLog, Record, Registry, WorkerCells, WorkerLog};
 use crate::routing::{HoldQueue, Published, Special};
 use crate::upstream::{Connections, Line};
 
@@ -67,14 +67,19 @@ pub struct Plane {
 /// A thread or a handle on a listener could not be had.
 pub fn start(shared: &Arc<Shared>, listeners: &[Listener]) -> io::Result<Plane> {
     let spawn = |index: usize| {
-        let handles = listeners.iter().map(Listener::handle).collect::<io::Result<Vec<_>>>()?;
+        let handles = listeners
+            .iter()
+            .map(Listener::handle)
+            .collect::<io::Result<Vec<_>>>()?;
         let shared = Arc::clone(shared);
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || keep_running(index, &shared, &handles))
     };
     let count = shared.registry.worker_cells.len();
-    Ok(Plane { threads: (0..count).map(spawn).collect::<io::Result<_>>()? })
+    Ok(Plane {
+        threads: (0..count).map(spawn).collect::<io::Result<_>>()?,
+    })
 }
 
 impl Plane {
@@ -96,7 +101,10 @@ impl Plane {
 /// A worker that dies is started again with its index: its claims were released by the fall, its cells remain.
 fn keep_running(index: usize, shared: &Arc<Shared>, listeners: &[Listener]) {
     loop {
-        let handles = listeners.iter().map(Listener::handle).collect::<io::Result<Vec<_>>>();
+        let handles = listeners
+            .iter()
+            .map(Listener::handle)
+            .collect::<io::Result<Vec<_>>>();
         let outcome = catch_unwind(AssertUnwindSafe(|| run(index, shared, handles?)));
         match outcome {
             Ok(Ok(())) => return,
@@ -111,7 +119,9 @@ fn keep_running(index: usize, shared: &Arc<Shared>, listeners: &[Listener]) {
 }
 
 fn run(index: usize, shared: &Arc<Shared>, listeners: Vec<Listener>) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let worker = Rc::new(Worker::new(index, shared));
         for (at, listener) in listeners.into_iter().enumerate() {
@@ -185,7 +195,11 @@ impl Worker {
     /// Whether some app still lets requests wait in this room.
     pub(super) fn is_still_held(&self, queue: &Arc<HoldQueue>) -> bool {
         let table = self.shared.published.load();
-        table.apps.iter().filter_map(|app| app.hold.as_ref()).any(|hold| Arc::ptr_eq(hold, queue))
+        table
+            .apps
+            .iter()
+            .filter_map(|app| app.hold.as_ref())
+            .any(|hold| Arc::ptr_eq(hold, queue))
     }
 
     /// Keep a connection whose answer is through. Its task may need a moment to see that.
@@ -209,7 +223,7 @@ impl Worker {
     }
 
     /// Write a line to the access log.
-    pub(super) fn log(&self, record: &AccessRecord<'_>) {
+    pub(super) fn log(&self, record: &Record<'_>) {
         if let Some(log) = &self.log {
             log.borrow_mut().write(record);
         }
@@ -224,19 +238,27 @@ impl Worker {
         } else {
             return;
         };
-        self.cells.unrouted.finished(&unknown_method(), status, Duration::ZERO);
+        self.cells
+            .unrouted
+            .finished(&unknown_method(), status, Duration::ZERO);
         tracing::debug!(%error, status, "malformed request");
     }
 
     /// A client did not finish its head; it was told 408.
     pub(super) fn head_timed_out(&self) {
-        self.cells.unrouted.finished(&unknown_method(), 408, Duration::ZERO);
+        self.cells
+            .unrouted
+            .finished(&unknown_method(), 408, Duration::ZERO);
     }
 
     /// Say something that would otherwise be said thousands of times a second.
     pub(super) fn say_rarely(&self, say: impl FnOnce()) {
         let now = Instant::now();
-        if self.last_said.get().is_none_or(|last| now - last > Duration::from_secs(1)) {
+        if self
+            .last_said
+            .get()
+            .is_none_or(|last| now - last > Duration::from_secs(1))
+        {
             self.last_said.set(Some(now));
             say();
         }
@@ -248,14 +270,20 @@ impl Worker {
         if let Some(gauge) = self.cells.connections.get(listener) {
             gauge.add(1);
         }
-        Open { worker: Rc::clone(self), listener }
+        Open {
+            worker: Rc::clone(self),
+            listener,
+        }
     }
 
     /// Find the client again at shutdown, until this is dropped.
     pub(super) fn list_client(self: &Rc<Self>, client: &Rc<Client>) -> Listed {
         let id = self.next_client.replace(self.next_client.get() + 1);
         self.clients.borrow_mut().insert(id, Rc::downgrade(client));
-        Listed { worker: Rc::clone(self), id }
+        Listed {
+            worker: Rc::clone(self),
+            id,
+        }
     }
 
     fn dismiss_idle_clients(&self) {
@@ -276,10 +304,12 @@ impl Worker {
         for app in &table.apps {
             let pools = app.services.iter().flat_map(|service| service.pools.iter());
             let members = pools.flat_map(|(_, pool)| &pool.members);
-            let kept = members.filter(|member| member.open.is_some() || (app.hold.is_some() && member.explicit.is_some()));
+            let kept = members
+                .filter(|member| member.open.is_some() || (app.hold.is_some() && member.explicit.is_some()));
             open.extend(kept.map(|member| member.endpoint.id));
         }
-        self.connections.sweep(Instant::now(), |endpoint| open.contains(&endpoint));
+        self.connections
+            .sweep(Instant::now(), |endpoint| open.contains(&endpoint));
         self.released.notify_waiters();
         self.shared.published.applied(self.index, table.version);
     }
@@ -319,7 +349,8 @@ async fn keep_house(worker: &Rc<Worker>) {
             if since.elapsed() >= LINGER {
                 worker.dismiss_idle_clients();
             }
-            if now == Phase::Killed || worker.open.get() == 0 && since.elapsed() >= Duration::from_millis(10) {
+            if now == Phase::Killed || worker.open.get() == 0 && since.elapsed() >= Duration::from_millis(10)
+            {
                 worker.flush_log();
                 return;
             }
