@@ -45,14 +45,13 @@ impl Disk {
 
     /// Write all bytes to the end.
     pub(super) fn write(&self, mut file: &File, bytes: &[u8]) -> io::Result<()> {
-        if let Err(error) = self.may(Op::Write) {
-            #[cfg(test)]
-            if !self.faults.long_dead() {
-                // A disk that fails or fills up does so in the middle of a write.
-                file.write_all(&bytes[..bytes.len() / 2])?;
-            }
-            return Err(error);
+        let allowed = self.may(Op::Write);
+        #[cfg(test)]
+        if allowed.is_err() && !self.faults.long_dead() {
+            // A disk that fails or fills up does so in the middle of a write.
+            file.write_all(&bytes[..bytes.len() / 2])?;
         }
+        allowed?;
         file.write_all(bytes)
     }
 
