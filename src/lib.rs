@@ -6,5 +6,6 @@ pub mod metrics;
 pub mod proxy;
 pub mod rollout;
 pub mod routing;
+pub mod store;
 pub mod upstream;
 pub mod wire;
