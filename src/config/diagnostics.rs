@@ -1,5 +1,6 @@
 //! Mistakes with their places, and how they are shown.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
@@ -162,6 +163,8 @@ pub(super) struct Findings<'t> {
     text: &'t str,
     errors: Diagnostics,
     warnings: Diagnostics,
+    /// Paths of keys that had a value which was taken out.
+    broken: BTreeSet<Vec<String>>,
 }
 
 impl<'t> Findings<'t> {
@@ -172,6 +175,7 @@ impl<'t> Findings<'t> {
             text,
             errors: Diagnostics::default(),
             warnings: Diagnostics::default(),
+            broken: BTreeSet::new(),
         }
     }
 
@@ -197,6 +201,16 @@ impl<'t> Findings<'t> {
     ) {
         let item = self.item(Severity::Warning, span, code, message.into(), hint.into());
         self.warnings.keep(item);
+    }
+
+    /// The value of this key, or one in its list, was wrong and is not there any more.
+    pub(super) fn mark_broken(&mut self, path: &[String]) {
+        self.broken.insert(path.to_vec());
+    }
+
+    /// Whether so: then its absence is no further mistake.
+    pub(super) fn is_broken(&self, path: &[&str]) -> bool {
+        !self.broken.is_empty() && self.broken.iter().any(|broken| broken == path)
     }
 
     /// Whether nothing was wrong so far.

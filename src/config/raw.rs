@@ -110,21 +110,25 @@ impl JsonSchema for ModeText {
 
 /// The configuration of cutover.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct File {
     /// The process.
+    #[serde(default)]
     pub(super) server: Server,
     /// The operator's doors.
+    #[serde(default)]
     pub(super) admin: Admin,
     /// Where clients connect.
     #[schemars(required, extend("minItems" = 1))]
     pub(super) listener: Option<Vec<Listener>>,
     /// What a client may cost.
+    #[serde(default)]
     pub(super) limits: Limits,
     /// What is switched as one, by name.
     #[schemars(required, extend("minProperties" = 1))]
     pub(super) app: Option<BTreeMap<At<String>, App>>,
     /// Access log and operations log.
+    #[serde(default)]
     pub(super) log: Log,
 }
 
@@ -171,7 +175,7 @@ pub(super) struct Admin {
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Token {
     /// Recorded as "by".
     #[schemars(required)]
@@ -193,7 +197,7 @@ pub(super) enum Role {
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Listener {
     /// ADDRESS:PORT, or unix:PATH.
     #[schemars(required)]

@@ -57,6 +57,8 @@ impl Shape<'_, '_, '_> {
             self.places.push(false);
             if self.value(&mut value, sub) {
                 table.insert(key, value);
+            } else {
+                self.findings.mark_broken(&self.path);
             }
             self.path.pop();
             self.places.pop();
@@ -97,6 +99,7 @@ impl Shape<'_, '_, '_> {
                 }
                 let keep: Vec<bool> = items.iter_mut().map(|one| self.value(one, item)).collect();
                 if keep.contains(&false) {
+                    self.findings.mark_broken(&self.path);
                     let kept = items.iter().zip(keep).filter(|(_, keep)| *keep);
                     *items = kept.map(|(one, _)| one.clone()).collect();
                 }
@@ -217,15 +220,26 @@ impl Shape<'_, '_, '_> {
         self.findings.error(span, "unknown_key", message, hint);
     }
 
-    /// A key that a table below has, as `interval` of `[app.web.health]` in `[app.web]`.
+    /// A key that a table below has, as `interval` of `[app.web.health]` in `[app.web]`, misspelt or not.
     fn below(&self, name: &str, schema: &Value) -> Option<String> {
         let known = schema.get("properties")?.as_object()?;
-        let (table, _) = known
-            .iter()
-            .find(|(_, sub)| sub.get("properties").is_some_and(|sub| sub.get(name).is_some()))?;
-        let mut path = self.path.clone();
-        path.push(table.clone());
-        Some(format!("`{name}` belongs in `[{}]`", path.join(".")))
+        for exact in [true, false] {
+            for (table, sub) in known {
+                let Some(names) = sub.get("properties").and_then(Value::as_object) else {
+                    continue;
+                };
+                let path = self.path.iter().chain([table]).cloned().collect::<Vec<_>>();
+                let path = quoted(&path.join("."));
+                let path = path.trim_matches('`');
+                if exact && names.contains_key(name) {
+                    return Some(format!("`{name}` belongs in `[{path}]`"));
+                }
+                if !exact && let Some(hint) = did_you_mean(name, names.keys().map(String::as_str)) {
+                    return Some(format!("{} (in `[{path}]`)", hint.trim_end_matches('?')));
+                }
+            }
+        }
+        None
     }
 
     fn wrong_type(&mut self, value: &Spanned<DeValue<'_>>, schema: &Value) {

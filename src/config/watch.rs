@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
@@ -66,8 +66,18 @@ pub fn watch(
     path: PathBuf,
     loaded: ContentHash,
 ) -> std::io::Result<(mpsc::Receiver<Changed>, WatchGuard, Option<String>)> {
+    start(path, loaded, notifier)
+}
+
+type SharedNames = Arc<Mutex<Names>>;
+
+fn start(
+    path: PathBuf,
+    loaded: ContentHash,
+    notifier: impl FnOnce(SyncSender<()>, SharedNames) -> Result<RecommendedWatcher, notify::Error>,
+) -> std::io::Result<(mpsc::Receiver<Changed>, WatchGuard, Option<String>)> {
     let (wake, woken) = sync_channel(1);
-    let names = Arc::new(std::sync::Mutex::new(Names::default()));
+    let names = SharedNames::default();
     let (notifier, mut warning) = match notifier(wake.clone(), Arc::clone(&names)) {
         Ok(notifier) => (Some(notifier), None),
         Err(error) => (None, Some(error.to_string())),
@@ -156,23 +166,17 @@ impl Watching {
         }
     }
 
-    /// Reads until two reads agree: a file that is being written, or missing for the moment of a rename, is not news.
+    /// A file that is being written, or missing for the moment of a rename, is not news.
     fn look(&mut self) {
-        let mut seen = Seen::look(&self.path);
+        let seen = Seen::look(&self.path);
         if seen == self.delivered {
             return;
         }
-        loop {
+        let settled = settle(seen, || {
             std::thread::sleep(SETTLE);
-            if self.ended() {
-                return;
-            }
-            let again = Seen::look(&self.path);
-            if again == seen {
-                break;
-            }
-            seen = again;
-        }
+            (!self.ended()).then(|| Seen::look(&self.path))
+        });
+        let Some(seen) = settled else { return };
         // Links may lead elsewhere now.
         self.places.follow(&self.path);
         if seen != self.delivered {
@@ -190,6 +194,17 @@ impl Watching {
         {
             self.pending = Some(change);
         }
+    }
+}
+
+/// What two looks in a row agree on; none when there is no other look.
+fn settle(mut seen: Seen, mut again: impl FnMut() -> Option<Seen>) -> Option<Seen> {
+    loop {
+        let next = again()?;
+        if next == seen {
+            return Some(seen);
+        }
+        seen = next;
     }
 }
 
@@ -219,10 +234,7 @@ impl Names {
     }
 }
 
-fn notifier(
-    wake: SyncSender<()>,
-    names: Arc<std::sync::Mutex<Names>>,
-) -> Result<RecommendedWatcher, notify::Error> {
+fn notifier(wake: SyncSender<()>, names: SharedNames) -> Result<RecommendedWatcher, notify::Error> {
     notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
         let matters = match (&event, names.lock()) {
             (Ok(event), Ok(names)) => names.concern(event),
@@ -238,7 +250,7 @@ fn notifier(
 /// The directories that are watched.
 struct Places {
     notifier: Option<RecommendedWatcher>,
-    names: Arc<std::sync::Mutex<Names>>,
+    names: SharedNames,
     watched: BTreeSet<PathBuf>,
 }
 
@@ -290,3 +302,7 @@ fn places_of(path: &Path) -> (BTreeSet<PathBuf>, BTreeSet<OsString>) {
     }
     (directories, names)
 }
+
+#[cfg(test)]
+#[path = "tests/watching.rs"]
+mod tests;

@@ -15,9 +15,43 @@ use crate::config::raw::{self, At};
 use crate::config::values;
 use crate::rollout::{ByColor, Color};
 
-/// Which app and service answers a host and path; each pair belongs to one.
+/// What each service wants to answer; each pair of host and path belongs to one.
 #[derive(Default)]
-pub(super) struct Matches(BTreeMap<(Option<HostPattern>, PathMatch), String>);
+pub(super) struct Matches(Vec<Claim>);
+
+struct Claim {
+    hosts: Vec<Option<HostPattern>>,
+    matches: PathMatch,
+    owner: String,
+    place: Range<usize>,
+}
+
+impl Matches {
+    /// Reports each pair that a service wants and an earlier one of the file has.
+    pub(super) fn settle(mut self, build: &mut Build<'_, '_, '_>) {
+        self.0.sort_by_key(|claim| claim.place.start);
+        let mut taken: BTreeMap<(Option<HostPattern>, PathMatch), String> = BTreeMap::new();
+        for claim in self.0 {
+            let mut told = BTreeSet::new();
+            for host in claim.hosts {
+                let on = host
+                    .as_ref()
+                    .map_or("any host".to_owned(), |host| format!("`{host}`"));
+                let owner = taken
+                    .entry((host, claim.matches.clone()))
+                    .or_insert_with(|| claim.owner.clone());
+                if *owner != claim.owner && told.insert(owner.clone()) {
+                    let (what, owner) = (shown(&claim.matches), quoted(owner));
+                    let message = format!("{what} on {on} is answered by {owner} already");
+                    let hint = "give them different `hosts`, `path` or `path_prefix`".to_owned();
+                    build
+                        .findings
+                        .error(&claim.place, "duplicate_match", message, hint);
+                }
+            }
+        }
+    }
+}
 
 /// The service that `blue` and `green` of an app stand for.
 const SHORTHAND: &str = "web";
@@ -46,8 +80,11 @@ impl AppBuild<'_, '_, '_, '_> {
         }
         let limits = LimitsPart::read(&raw.limits, self.build).over(*self.limits);
         let services = self.services(raw);
-        for (service, place) in &services {
-            self.claim_matches(&hosts, service, place, matches);
+        if let Some(hosts) = &hosts {
+            let claims = services
+                .iter()
+                .filter_map(|(service, place)| self.claim(hosts, service, place));
+            matches.0.extend(claims);
         }
         let services: BTreeMap<_, _> = services
             .into_iter()
@@ -56,7 +93,7 @@ impl AppBuild<'_, '_, '_, '_> {
         let (initial, active) = self.colors(raw, &services);
         App {
             name,
-            hosts,
+            hosts: hosts.unwrap_or_default(),
             initial,
             active,
             services,
@@ -80,10 +117,13 @@ impl AppBuild<'_, '_, '_, '_> {
         }
     }
 
-    fn hosts(&mut self, raw: &raw::App) -> Vec<HostPattern> {
+    /// None when one of them was wrong: then nobody knows what the app answers.
+    fn hosts(&mut self, raw: &raw::App) -> Option<Vec<HostPattern>> {
+        let mut all = !self.broken(None, &["hosts"]);
         let mut hosts = Vec::new();
         for at in raw.hosts.iter().flatten() {
             let Some(host) = self.build.text("hosts", at, values::host_pattern) else {
+                all = false;
                 continue;
             };
             if hosts.contains(&host) {
@@ -95,7 +135,7 @@ impl AppBuild<'_, '_, '_, '_> {
                 hosts.push(host);
             }
         }
-        hosts
+        all.then_some(hosts)
     }
 
     /// All services, each with the place to point at.
@@ -113,8 +153,8 @@ impl AppBuild<'_, '_, '_, '_> {
         let mut services = Vec::new();
         let mut http = false;
         if raw.service.is_empty() {
-            let endpoints = self.endpoints(&self.name.span(), &raw.blue, &raw.green);
-            self.need_path(&health, &raw.health, &self.name.span());
+            let endpoints = self.endpoints(None, &self.name.span(), &raw.blue, &raw.green);
+            self.need_path(None, &health, &raw.health, &self.name.span());
             http |= health.is_http();
             services.push((
                 Service {
@@ -134,6 +174,7 @@ impl AppBuild<'_, '_, '_, '_> {
                 services.push(service);
             }
         }
+        let http = http || self.probe_unclear(None);
         self.build.http_only(&raw.health, http);
         services
     }
@@ -155,11 +196,12 @@ impl AppBuild<'_, '_, '_, '_> {
                 .findings
                 .error(&at.span(), "conflicting_keys", message, None);
         }
-        let endpoints = self.endpoints(&name.span(), &raw.blue, &raw.green);
+        let endpoints = self.endpoints(Some(name.get()), &name.span(), &raw.blue, &raw.green);
         let own = HealthPart::read(&raw.health, self.build);
         let merged = own.over(health);
-        self.need_path(&merged, &raw.health, &name.span());
-        self.build.http_only(&raw.health, merged.is_http());
+        self.need_path(Some(name.get()), &merged, &raw.health, &name.span());
+        let http = merged.is_http() || self.probe_unclear(Some(name.get()));
+        self.build.http_only(&raw.health, http);
         let timeouts = TimeoutsPart::read(&raw.timeouts, self.build).over(timeouts);
         let service = Service {
             name: name.get().clone(),
@@ -173,7 +215,16 @@ impl AppBuild<'_, '_, '_, '_> {
     }
 
     /// HTTP without a path is a mistake; nothing at all is worth a warning.
-    fn need_path(&mut self, health: &HealthPart, raw: &raw::Health, place: &Range<usize>) {
+    fn need_path(
+        &mut self,
+        service: Option<&str>,
+        health: &HealthPart,
+        raw: &raw::Health,
+        place: &Range<usize>,
+    ) {
+        if self.probe_unclear(service) {
+            return;
+        }
         if health.lacks_path() {
             let place = raw.kind.as_ref().map_or(place.clone(), At::span);
             let message = "`kind = \"http\"` needs a path to ask for".to_owned();
@@ -184,6 +235,15 @@ impl AppBuild<'_, '_, '_, '_> {
             let hint = format!("add `path` to `[app.{}.health]`", self.name.get());
             self.build.findings.warn(place, "no_health_path", message, hint);
         }
+    }
+
+    /// Whether what a probe is depends on a value that was wrong.
+    fn probe_unclear(&self, service: Option<&str>) -> bool {
+        [None, service].into_iter().any(|service| {
+            self.broken(service, &["health"])
+                || self.broken(service, &["health", "path"])
+                || self.broken(service, &["health", "kind"])
+        })
     }
 
     fn path_match(&mut self, name: &At<String>, raw: &raw::Service) -> (PathMatch, Range<usize>) {
@@ -211,12 +271,18 @@ impl AppBuild<'_, '_, '_, '_> {
                 };
                 (PathMatch::Prefix(text), prefix.span())
             }
-            (None, None) => (PathMatch::Prefix("/".to_owned()), name.span()),
+            (None, None) => {
+                let service = Some(name.get().as_str());
+                let unclear = self.broken(service, &["path"]) || self.broken(service, &["path_prefix"]);
+                let prefix = if unclear { "" } else { "/" };
+                (PathMatch::Prefix(prefix.to_owned()), name.span())
+            }
         }
     }
 
     fn endpoints(
         &mut self,
+        service: Option<&str>,
         place: &Range<usize>,
         blue: &RawEndpoints,
         green: &RawEndpoints,
@@ -227,7 +293,11 @@ impl AppBuild<'_, '_, '_, '_> {
             let list = list.as_ref().map(At::get).into_iter().flatten();
             self.color(color, list, &mut taken)
         });
-        let written = raw.map(|_, list| list.as_ref().is_some_and(|list| !list.get().is_empty()));
+        let written = raw.map(|color, list| {
+            list.as_ref().is_some_and(|list| !list.get().is_empty())
+                || self.broken(service, &[color.as_str()])
+                || self.broken(service, &["service"])
+        });
         match (written.blue, written.green) {
             (false, false) => {
                 let message = "neither color has an endpoint".to_owned();
@@ -293,46 +363,31 @@ impl AppBuild<'_, '_, '_, '_> {
         endpoints
     }
 
-    fn claim_matches(
-        &mut self,
-        hosts: &[HostPattern],
-        service: &Service,
-        place: &Range<usize>,
-        matches: &mut Matches,
-    ) {
+    fn claim(&self, hosts: &[HostPattern], service: &Service, place: &Range<usize>) -> Option<Claim> {
         if let PathMatch::Exact(path) | PathMatch::Prefix(path) = &service.matches
             && path.is_empty()
         {
-            return; // It could not be read and has been reported.
+            return None; // It could not be read and has been reported.
         }
-        let owner = format!("{}/{}", self.name.get(), service.name);
-        let any = [None];
-        let hosts: Vec<Option<HostPattern>> = if hosts.is_empty() {
-            any.to_vec()
+        let hosts = if hosts.is_empty() {
+            vec![None]
         } else {
             hosts.iter().cloned().map(Some).collect()
         };
-        let mut told = BTreeSet::new();
-        for host in hosts {
-            let on = host
-                .as_ref()
-                .map_or("any host".to_owned(), |host| format!("`{host}`"));
-            match matches.0.entry((host, service.matches.clone())) {
-                std::collections::btree_map::Entry::Vacant(free) => {
-                    free.insert(owner.clone());
-                }
-                std::collections::btree_map::Entry::Occupied(taken) if told.insert(taken.get().clone()) => {
-                    let message = format!(
-                        "{} on {on} is answered by {} already",
-                        shown(&service.matches),
-                        quoted(taken.get())
-                    );
-                    let hint = "give them different `hosts`, `path` or `path_prefix`".to_owned();
-                    self.build.findings.error(place, "duplicate_match", message, hint);
-                }
-                std::collections::btree_map::Entry::Occupied(_) => {}
-            }
-        }
+        Some(Claim {
+            hosts,
+            matches: service.matches.clone(),
+            owner: format!("{}/{}", self.name.get(), service.name),
+            place: place.clone(),
+        })
+    }
+
+    /// Whether a key of this app, or of a service of it, had a value that was taken out.
+    fn broken(&self, service: Option<&str>, keys: &[&str]) -> bool {
+        let mut path = vec!["app", self.name.get().as_str()];
+        path.extend(service.into_iter().flat_map(|name| ["service", name]));
+        path.extend(keys);
+        self.build.findings.is_broken(&path)
     }
 
     fn colors(&mut self, raw: &raw::App, services: &BTreeMap<String, Service>) -> (Initial, Option<Color>) {

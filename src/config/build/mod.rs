@@ -41,6 +41,7 @@ pub(super) fn build(file: &raw::File, findings: &mut Findings<'_>, env: &Env<'_>
         let app = app.app(raw, &mut matches);
         apps.insert(name.get().clone(), app);
     }
+    matches.settle(&mut build);
     build.compat_file(&file.server, apps.len());
     Config {
         server,
@@ -133,6 +134,8 @@ impl Build<'_, '_, '_> {
         if let Some((at, address)) = address
             && !address.ip().to_canonical().is_loopback()
             && tokens.is_empty()
+            && !self.findings.is_broken(&["admin", "token_file"])
+            && !self.findings.is_broken(&["admin", "token"])
         {
             let message = format!("`{address}` can be reached from other machines, and no token is set");
             let hint = "set `token_file`, or listen on 127.0.0.1".to_owned();
