@@ -11,7 +11,7 @@ mod matcher;
 mod publish;
 mod table;
 
-pub use build::{AppInput, Built, Fixed, Resolved, matcher, rebuild, with_app};
+pub use build::{AppInput, Built, Fixed, Resolved, gates, matcher, rebuild, with_app};
 pub use choose::{Choice, Special, Unavailable, Why, choose};
 pub use hold::{HoldQueue, HoldTicket};
 pub use matcher::{HostBuffer, Matcher, Place};
