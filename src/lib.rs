@@ -3,6 +3,8 @@
 pub mod config;
 pub mod control;
 pub mod metrics;
+pub mod readiness;
 pub mod rollout;
 pub mod routing;
+pub mod shutdown;
 pub mod upstream;
