@@ -11,6 +11,8 @@ mod words;
 #[cfg(test)]
 mod probe_tests;
 #[cfg(test)]
+mod test_app;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpSocket;
 
 use super::super::{EndpointKey, Target};
-use super::probe_tests::{App, Does, http, over_http, says, settings};
+use super::test_app::{App, Does, http, over_http, says, settings};
 use super::*;
 use crate::config::{EndpointAddress, HttpProbe, Probe};
 use crate::rollout::Color;
