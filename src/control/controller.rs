@@ -518,7 +518,7 @@ pub(super) fn not_durable(error: &StoreError) -> Refusal {
     Refusal::NotDurable(error.to_string())
 }
 
-fn refusal_of(rejection: Rejection, state: &AppState) -> Refusal {
+pub(super) fn refusal_of(rejection: Rejection, state: &AppState) -> Refusal {
     match rejection {
         Rejection::Moved { expected, is } => Refusal::Moved { expected, is },
         Rejection::Unhealthy { color, .. } => {
