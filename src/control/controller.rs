@@ -38,8 +38,8 @@ const MAILBOX: usize = 256;
 pub struct Parts {
     /// The configuration to start with.
     pub config: Arc<Config>,
-    /// Its file and content hash; `None` when run from flags.
-    pub file: Option<(PathBuf, config::ContentHash)>,
+    /// Its file, content hash and text; `None` when run from flags.
+    pub file: Option<(PathBuf, config::ContentHash, String)>,
     /// The published pointer.
     pub published: Published,
     /// The metric cells.
@@ -64,6 +64,7 @@ pub(super) struct Controller {
     pub(super) file: Option<PathBuf>,
     pub(super) config_view: RefCell<ConfigView>,
     pub(super) file_hash: Cell<Option<config::ContentHash>>,
+    pub(super) file_text: RefCell<String>,
     pub(super) apps: RefCell<BTreeMap<String, Slot>>,
     pub(super) published: Published,
     pub(super) registry: Arc<Registry>,
@@ -148,7 +149,10 @@ impl Controller {
         let (handle, inbox) = Handle::new(MAILBOX);
         let (health, health_changes) = mpsc::channel(1024);
         let (found, resolutions) = mpsc::channel(256);
-        let (path, hash) = parts.file.unzip();
+        let (path, hash, text) = match parts.file {
+            Some((path, hash, text)) => (Some(path), Some(hash), text),
+            None => (None, None, "# cutover runs from flags: there is no config file\n".to_owned()),
+        };
         let now = Timestamp::now();
         let config_view = ConfigView {
             path: path.as_ref().map(|path| path.display().to_string()),
@@ -161,6 +165,7 @@ impl Controller {
             file: path,
             config_view: RefCell::new(config_view),
             file_hash: Cell::new(hash),
+            file_text: RefCell::new(text),
             apps: RefCell::default(),
             published: parts.published,
             registry: parts.registry,
@@ -384,10 +389,10 @@ impl Controller {
             }));
         }
         self.names.borrow_mut().reconcile(names);
-        self.prober.borrow_mut().reconcile(self.probed(&config));
+        self.prober.borrow_mut().reconcile(self.to_probe(&config));
     }
 
-    fn probed(&self, config: &Config) -> Vec<(Arc<crate::upstream::Endpoint>, Arc<config::Health>)> {
+    fn to_probe(&self, config: &Config) -> Vec<(Arc<crate::upstream::Endpoint>, Arc<config::Health>)> {
         let table = self.published.load_full();
         let mut healths: HashMap<(&str, &str), Arc<config::Health>> = HashMap::new();
         for app in config.apps.values() {
@@ -464,7 +469,7 @@ impl Controller {
     }
 
     /// The compat file is for scripts of before; a failure is told and stops nothing.
-    fn write_compat(&self, app: &str, active: Color) {
+    pub(super) fn write_compat(&self, app: &str, active: Color) {
         let Some(template) = self.config.borrow().server.compat_file.clone() else { return };
         let app = app.to_owned();
         tokio::task::spawn_blocking(move || {
@@ -530,7 +535,7 @@ pub(super) fn refusal_of(rejection: Rejection, state: &AppState) -> Refusal {
     }
 }
 
-fn detail(applied: Applied, after: &AppState) -> String {
+pub(super) fn detail(applied: Applied, after: &AppState) -> String {
     match applied {
         Applied::Weighed { color, percent } => format!("{color} {percent} %"),
         Applied::Draining(color) => color.to_string(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::ask::{Refusal, Verify};
-use super::controller::{Controller, itself};
+use super::controller::{Controller, Slot, itself};
 use super::handle::Drained;
 use super::view::{EventKind, OutcomeView};
 use crate::rollout::{Color, Trigger};
@@ -35,6 +35,13 @@ struct Began {
     failed: u64,
 }
 
+impl Slot {
+    /// Requests of a color that are finishing.
+    pub(super) fn draining_in_flight(&self, color: Color) -> u64 {
+        self.draining.iter().filter(|job| job.color == color).map(DrainJob::in_flight).sum()
+    }
+}
+
 impl DrainJob {
     fn in_flight(&self) -> u64 {
         self.gates.iter().map(|gate| gate.in_flight()).sum()
@@ -57,8 +64,8 @@ impl Controller {
             // The color that the change left comes first: its drain is the change's.
             let left = slot.state.standby();
             for color in [left, left.other()] {
-                let gates: Vec<_> = closing.iter().filter(|(of, _)| *of == color);
-                let gates: Vec<_> = gates.map(|(_, gate)| Arc::clone(gate)).collect();
+                let of_color = closing.iter().filter(|(of, _)| *of == color);
+                let gates: Vec<_> = of_color.map(|(_, gate)| Arc::clone(gate)).collect();
                 if gates.is_empty() {
                     continue;
                 }
@@ -197,30 +204,12 @@ impl Controller {
             }
             let left = timeout.saturating_sub(begun.elapsed());
             if left.is_zero() {
-                let in_flight = self.in_flight(app, color);
+                let in_flight = self.with_slot(app, |slot| slot.draining_in_flight(color))?;
                 let text = format!("{color} still has {in_flight} requests in flight after {timeout:?}");
                 return Err(Refusal::TimedOut(text));
             }
             // Also look again by itself: a worker's report is no drain's end.
             let _ = tokio::time::timeout(left.min(Duration::from_millis(20)), ended).await;
         }
-    }
-
-    /// Requests that hold a claim on a color, in the table and on its way out.
-    pub(super) fn in_flight(&self, app: &str, color: Color) -> u64 {
-        let table = self.published.load_full();
-        let services = table.app(app).into_iter().flat_map(|route| &route.services);
-        let members = services.flat_map(|service| &service.pools[color].members);
-        let gates = members.flat_map(|member| [&member.open, &member.explicit].into_iter().flatten());
-        let open: u64 = gates.map(|gate| gate.in_flight()).sum();
-        let closing = self.with_slot(app, |slot| {
-            slot.draining.iter().filter(|job| job.color == color).map(DrainJob::in_flight).sum::<u64>()
-        });
-        open + closing.unwrap_or(0)
-    }
-
-    /// Whether a color has gates that are finishing.
-    pub(super) fn is_draining(&self, app: &str, color: Color) -> bool {
-        self.with_slot(app, |slot| slot.draining.iter().any(|job| job.color == color)).unwrap_or(false)
     }
 }

@@ -206,7 +206,7 @@ impl Controller {
     /// A hold never outlasts its limit: it ends in release to the active color.
     async fn release_in_time(self: &Rc<Self>, app: &str, generation: u64) {
         let same = self.with_slot(app, |slot| slot.state.hold.is_some() && slot.state.generation >= generation);
-        if same != Ok(true) {
+        if !matches!(same, Ok(true)) {
             return;
         }
         let release = Command {
