@@ -4,7 +4,6 @@ pub mod config;
 pub mod control;
 pub mod metrics;
 pub mod proxy;
-pub mod readiness;
 pub mod rollout;
 pub mod routing;
 pub mod shutdown;

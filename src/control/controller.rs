@@ -34,7 +34,6 @@ const REMEMBERED: usize = 1_000;
 const MAILBOX: usize = 256;
 
 /// What the controller is made of.
-#[derive(Debug)]
 pub struct Parts {
     /// The configuration to start with.
     pub config: Arc<Config>,
@@ -56,6 +55,17 @@ pub struct Parts {
     pub verify_secret: HeaderValue,
     /// `--initial COLOR`
     pub initial: Option<Color>,
+    /// What else a reload does; gives back warnings.
+    pub on_reload: OnReload,
+}
+
+/// Called with each configuration that is taken into use.
+pub type OnReload = Box<dyn Fn(&Config) -> Vec<String>>;
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 /// The controller.
@@ -84,6 +94,7 @@ pub(super) struct Controller {
     pub(super) listeners: Vec<ListenAddress>,
     pub(super) verify_secret: HeaderValue,
     pub(super) initial: Option<Color>,
+    pub(super) on_reload: OnReload,
     pub(super) started: Timestamp,
     pub(super) stopping: Cell<bool>,
     /// A reload runs; the next one waits.
@@ -184,6 +195,7 @@ impl Controller {
             listeners: parts.listeners,
             verify_secret: parts.verify_secret,
             initial: parts.initial,
+            on_reload: parts.on_reload,
             started: now,
             stopping: Cell::new(false),
             reloading: tokio::sync::Mutex::default(),
@@ -368,7 +380,12 @@ impl Controller {
             registry: &self.registry,
             drained: &self.drained,
         };
-        let input = AppInput { config: of, state: &state, endpoints: &endpoints };
+        let input = AppInput {
+            config: of,
+            state: &state,
+            degraded: slot.degraded.is_some(),
+            endpoints: &endpoints,
+        };
         let table = self.published.load_full();
         let before = table.app(app).map(|before| &**before);
         Some(routing::rebuild(fixed, input, &self.resolved.borrow(), before, Instant::now()))

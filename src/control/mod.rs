@@ -18,8 +18,9 @@ mod verify;
 mod view;
 
 pub use ask::{Ask, Intent, Outcome, Probe, Refusal, Verify, Wanted};
-pub use controller::Parts;
+pub use controller::{OnReload, Parts};
 pub use handle::{Drained, Explain, ExplainRequest, Handle, Probed, Reloaded};
+pub use overview::gauges;
 pub use run::Control;
 pub use view::{
     AppView, ColorView, ConfigView, EndpointView, Event, EventKind, HistoryEntry, HoldView, OutcomeView, Overview,

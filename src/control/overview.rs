@@ -6,7 +6,7 @@ use super::controller::{Controller, Slot};
 use super::view::{AppView, ColorView, EndpointView, HoldView, Overview, ServiceView};
 use crate::metrics::{AppGauges, EndpointGauge};
 use crate::rollout::{self, Actor, Change, Color, Command, Rejection, Transition, Trigger};
-use crate::routing::{AppRoute, ServiceRoute};
+use crate::routing::{AppRoute, Published, ServiceRoute};
 use crate::upstream::{Endpoint, Health, ProbeReport};
 
 impl Controller {
@@ -128,17 +128,15 @@ impl Controller {
             services,
         }
     }
-
-    /// The gauges of the metrics.
-    pub(super) fn gauges(&self) -> Vec<AppGauges> {
-        let table = self.published.load_full();
-        let slots = self.apps.borrow();
-        let shown = slots.iter().filter_map(|(name, slot)| Some((slot, table.app(name)?)));
-        shown.map(|(slot, route)| gauges_of(slot, route)).collect()
-    }
 }
 
-fn gauges_of(slot: &Slot, route: &AppRoute) -> AppGauges {
+/// What the metrics show of the apps: all of it stands in the table.
+#[must_use]
+pub fn gauges(published: &Published) -> Vec<AppGauges> {
+    published.load_full().apps.iter().map(|app| gauges_of(app)).collect()
+}
+
+fn gauges_of(route: &AppRoute) -> AppGauges {
     let pools = route.services.iter().flat_map(|service| {
         service.pools.iter().map(move |(color, pool)| (service.name.clone(), color, pool))
     });
@@ -151,13 +149,14 @@ fn gauges_of(slot: &Slot, route: &AppRoute) -> AppGauges {
             connect_errors: member.endpoint.connect_errors.load(Relaxed),
         })
     });
+    let candidate = route.weight.percent();
     AppGauges {
         app: route.name.clone(),
-        active: slot.state.active,
-        share: rollout::ByColor::from_fn(|color| slot.state.share(color)),
-        generation: slot.state.generation,
+        active: route.active,
+        share: rollout::ByColor::from_fn(|color| if color == route.active { 100 - candidate } else { candidate }),
+        generation: route.generation,
         held: route.hold.as_ref().map_or(0, |queue| queue.waiting() as u64),
-        degraded: slot.degraded.is_some(),
+        degraded: route.degraded,
         spilled: route.spilled.load(Relaxed),
         services: route.services.iter().map(|service| service.name.clone()).collect(),
         endpoints: endpoints.collect(),

@@ -56,7 +56,8 @@ impl Controller {
 
     async fn take_into_use(self: &Rc<Self>, loaded: config::Loaded, by: Actor) -> Result<Reloaded, Refusal> {
         let old = Arc::clone(&self.config.borrow());
-        let warnings = loaded.warnings.items.iter().map(ToString::to_string).collect();
+        let mut warnings: Vec<String> = loaded.warnings.items.iter().map(ToString::to_string).collect();
+        warnings.extend((self.on_reload)(&old));
         if Some(loaded.hash) == self.file_hash.get() {
             let mut view = self.config_view.borrow_mut();
             view.last_error = None;

@@ -1,17 +1,16 @@
 //! The mailbox, and everything else that reaches the controller, until the process stops.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::controller::{Controller, Inboxes, Parts};
 use super::handle::{Handle, Message};
 use super::view::EventKind;
 use crate::config::{Changed, EndpointAddress};
-use crate::metrics::AppGauges;
+use crate::shutdown::Watcher;
 use crate::upstream::{HealthChange, Resolution, Target};
 
 /// How often drains are looked at when no worker says anything.
@@ -24,7 +23,6 @@ pub struct Control {
     controller: Rc<Controller>,
     inbox: mpsc::Receiver<Message>,
     inboxes: Inboxes,
-    gauges: watch::Sender<Arc<Vec<AppGauges>>>,
 }
 
 impl std::fmt::Debug for Control {
@@ -47,20 +45,12 @@ impl Control {
         }
         controller.metrics.reloaded(controller.started);
         controller.restore(restored).await;
-        let (gauges, _) = watch::channel(Arc::new(controller.gauges()));
-        (Self { controller, inbox, inboxes, gauges }, handle)
-    }
-
-    /// What the metrics show of the apps, as a scrape asks for it on this same thread.
-    #[must_use]
-    pub fn gauges(&self) -> impl Fn() -> Vec<AppGauges> + use<> {
-        let controller = Rc::clone(&self.controller);
-        move || controller.gauges()
+        (Self { controller, inbox, inboxes }, handle)
     }
 
     /// Serve the mailbox until every handle is gone. `file` tells of changes of the config file; `stopping` makes
     /// the process unready.
-    pub async fn run(mut self, mut file: Option<mpsc::Receiver<Changed>>, mut stopping: watch::Receiver<bool>) {
+    pub async fn run(mut self, mut file: Option<mpsc::Receiver<Changed>>, mut stopping: Watcher) {
         let mut drain_tick = tokio::time::interval(DRAIN_TICK);
         drain_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut slow_tick = tokio::time::interval(SLOW_TICK);
@@ -80,11 +70,8 @@ impl Control {
                 }
                 () = controller.drained.notified() => controller.follow_drains(),
                 _ = drain_tick.tick() => controller.follow_drains(),
-                _ = slow_tick.tick() => {
-                    controller.slow_tick();
-                    self.gauges.send_replace(Arc::new(controller.gauges()));
-                }
-                Ok(()) = stopping.changed() => controller.stopping.set(true),
+                _ = slow_tick.tick() => controller.slow_tick(),
+                () = stopping.requested(), if !controller.stopping.get() => controller.stopping.set(true),
             }
         }
     }

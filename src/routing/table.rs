@@ -86,6 +86,8 @@ pub struct AppRoute {
     pub hold: Option<Arc<HoldQueue>>,
     /// Requests are answered 503 with this message.
     pub maintenance: Option<String>,
+    /// Its stored state is in doubt.
+    pub degraded: bool,
     /// How long running requests of a draining color may go on.
     pub drain: Drain,
     /// Its services, by name.
