@@ -1,5 +1,6 @@
 //! cutover: a reverse proxy that is the traffic switch.
 
+pub mod admin;
 pub mod config;
 pub mod control;
 pub mod metrics;
