@@ -363,8 +363,9 @@ async fn stopped(
     let begun = Instant::now();
     stop.request();
     tracing::info!("stopping: no longer ready; finishing what runs");
+    let settles = signals.is_some();
     let finish = async {
-        if signals.is_some() {
+        if settles {
             tokio::time::sleep(SETTLE.min(grace)).await;
         }
         phase.send_replace(Phase::Closing);

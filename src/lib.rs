@@ -1,6 +1,7 @@
 //! cutover: a reverse proxy that is the traffic switch.
 
 pub mod admin;
+pub mod app;
 pub mod config;
 pub mod control;
 pub mod metrics;
