@@ -91,11 +91,19 @@ impl Source {
     /// # Errors
     /// Every mistake in it.
     pub fn file(path: &Path) -> Result<Self, RunError> {
-        let Loaded { config, hash, text, warnings } = config::load(path, &environment).map_err(RunError::Config)?;
+        let Loaded {
+            config,
+            hash,
+            text,
+            warnings,
+        } = config::load(path, &environment).map_err(RunError::Config)?;
         for warning in &warnings.items {
             tracing::warn!("{warning}");
         }
-        Ok(Self { config, file: Some((path.to_owned(), hash, text)) })
+        Ok(Self {
+            config,
+            file: Some((path.to_owned(), hash, text)),
+        })
     }
 
     /// From what was asked for on the command line.
@@ -124,7 +132,11 @@ fn environment(name: &str) -> Option<String> {
 pub fn default_config() -> PathBuf {
     let here = PathBuf::from("cutover.toml");
     let system = PathBuf::from("/etc/cutover/cutover.toml");
-    if !here.exists() && system.exists() { system } else { here }
+    if !here.exists() && system.exists() {
+        system
+    } else {
+        here
+    }
 }
 
 /// Run until a signal ends it.
@@ -174,19 +186,33 @@ impl App {
         for note in &restored.notes {
             tracing::warn!("{note}");
         }
-        let listeners = config.listeners.iter().map(|listener| proxy::bind(&listener.address));
+        let listeners = config
+            .listeners
+            .iter()
+            .map(|listener| proxy::bind(&listener.address));
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let doors = admin::bind(&config.admin)?;
         let log = AccessLog::open(&config.log)
             .map_err(|error| RunError::Log(format!("access log {}: {error}", config.log.file)))?;
         let store = StoreHandle::start(journal)?;
-        Ok(Self { initial, listeners, doors, store, restored, log: Arc::new(log), source })
+        Ok(Self {
+            initial,
+            listeners,
+            doors,
+            store,
+            restored,
+            log: Arc::new(log),
+            source,
+        })
     }
 
     /// Where it listens, real ports included.
     #[must_use]
     pub fn addresses(&self) -> Vec<ListenAddress> {
-        self.listeners.iter().map(|listener| listener.address.clone()).collect()
+        self.listeners
+            .iter()
+            .map(|listener| listener.address.clone())
+            .collect()
     }
 
     /// The admin socket.
@@ -266,7 +292,16 @@ impl App {
             closed.requested().await;
         }));
         drop((watcher, doors_stop));
-        stopped(until, &handle, &self.log, config.server.shutdown_grace, &stop, &phase, &plane).await;
+        stopped(
+            until,
+            &handle,
+            &self.log,
+            config.server.shutdown_grace,
+            &stop,
+            &phase,
+            &plane,
+        )
+        .await;
         drop(self.listeners);
         close_doors.request();
         // The doors end within seconds by themselves; an error there is said and ends nothing else.
@@ -299,7 +334,10 @@ fn empty_table(config: &Config) -> RoutingTable {
         version: 0,
         apps: Vec::new(),
         matcher: Arc::default(),
-        edge: Arc::new(Edge { limits: config.limits, trusted: config.server.trusted_proxies.clone() }),
+        edge: Arc::new(Edge {
+            limits: config.limits,
+            trusted: config.server.trusted_proxies.clone(),
+        }),
     }
 }
 
@@ -311,10 +349,15 @@ fn secret() -> io::Result<HeaderValue> {
     HeaderValue::try_from(text).map_err(io::Error::other)
 }
 
-type FileWatch = (Option<mpsc::Receiver<config::Changed>>, Option<config::WatchGuard>);
+type FileWatch = (
+    Option<mpsc::Receiver<config::Changed>>,
+    Option<config::WatchGuard>,
+);
 
 fn watch_file(file: Option<&(PathBuf, ContentHash, String)>) -> FileWatch {
-    let Some((path, hash, _)) = file else { return (None, None) };
+    let Some((path, hash, _)) = file else {
+        return (None, None);
+    };
     match config::watch(path.clone(), *hash) {
         Ok((changes, guard, warning)) => {
             if let Some(warning) = warning {
@@ -395,7 +438,9 @@ struct Signals {
 impl Signals {
     fn new() -> Self {
         let get = |kind| {
-            signal(kind).inspect_err(|error| tracing::error!(%error, "a signal cannot be listened to")).ok()
+            signal(kind)
+                .inspect_err(|error| tracing::error!(%error, "a signal cannot be listened to"))
+                .ok()
         };
         Self {
             term: get(SignalKind::terminate()),

@@ -23,6 +23,6 @@ pub use handle::{Drained, Explain, ExplainRequest, Handle, Probed, Reloaded};
 pub use overview::gauges;
 pub use run::Control;
 pub use view::{
-    AppView, ColorView, ConfigView, EndpointView, Event, EventKind, HistoryEntry, HoldView, OutcomeView, Overview,
-    ServiceView,
+    AppView, ColorView, ConfigView, EndpointView, Event, EventKind, HistoryEntry, HoldView, OutcomeView,
+    Overview, ServiceView,
 };

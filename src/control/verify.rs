@@ -44,7 +44,9 @@ impl Controller {
             return Ok(Verify::Skipped("switch.verify = 0".to_owned()));
         }
         let Some(listener) = self.listeners.first() else {
-            return Ok(Verify::Skipped("no listener serves this app in clear text".to_owned()));
+            return Ok(Verify::Skipped(
+                "no listener serves this app in clear text".to_owned(),
+            ));
         };
         let of_service = |service: &Service| match &service.health.kind {
             Probe::Http(probe) => Some((service.name.clone(), probe.path.clone())),
@@ -52,10 +54,16 @@ impl Controller {
         };
         let paths: Vec<(String, String)> = of.services.values().filter_map(of_service).collect();
         if paths.is_empty() {
-            return Ok(Verify::Skipped("no health path: there is nothing harmless to ask for".to_owned()));
+            return Ok(Verify::Skipped(
+                "no health path: there is nothing harmless to ask for".to_owned(),
+            ));
         }
         let mut requests = 0;
-        for (service, path) in paths.iter().cycle().take((of.switch.verify as usize).max(paths.len())) {
+        for (service, path) in paths
+            .iter()
+            .cycle()
+            .take((of.switch.verify as usize).max(paths.len()))
+        {
             match self.prove_once(listener, &of, service, path, after).await {
                 Found::Right => requests += 1,
                 Found::Overtaken => return Ok(Verify::Skipped("overtaken by a later change".to_owned())),
@@ -79,7 +87,10 @@ impl Controller {
         let request = Request::get(path)
             .header(http::header::HOST, host_of(of))
             .header(http::header::CONNECTION, "close")
-            .header(http::header::USER_AGENT, concat!("cutover-verify/", env!("CARGO_PKG_VERSION")))
+            .header(
+                http::header::USER_AGENT,
+                concat!("cutover-verify/", env!("CARGO_PKG_VERSION")),
+            )
             .header("x-cutover-verify", proof)
             .body(Empty::<Bytes>::new());
         let Ok(request) = request else {
@@ -88,17 +99,27 @@ impl Controller {
         match tokio::time::timeout(PATIENCE, ask(listener, request)).await {
             Ok(Ok(answer)) => judge(&answer, after, path),
             Ok(Err(why)) => Found::Unreachable(why),
-            Err(_) => Found::Wrong(format!("GET {path} through {listener} got no answer within {PATIENCE:?}")),
+            Err(_) => Found::Wrong(format!(
+                "GET {path} through {listener} got no answer within {PATIENCE:?}"
+            )),
         }
     }
 }
 
 /// Any status from the new color passes: whether it is healthy was the gate's question.
 fn judge(answer: &Response<Incoming>, after: &AppState, path: &str) -> Found {
-    let header = |name| answer.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let header = |name| {
+        answer
+            .headers()
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
     let generation = header("x-cutover-generation").and_then(|text| text.parse::<u64>().ok());
     let Some(generation) = generation else {
-        return Found::Wrong(format!("GET {path} was answered {} by the proxy itself", answer.status()));
+        return Found::Wrong(format!(
+            "GET {path} was answered {} by the proxy itself",
+            answer.status()
+        ));
     };
     if generation > after.generation {
         return Found::Overtaken;
@@ -116,12 +137,16 @@ async fn ask(listener: &ListenAddress, request: Request<Empty<Bytes>>) -> Result
     let unreachable = |error: &dyn std::fmt::Display| format!("our own listener {listener}: {error}");
     let stream = match listener {
         ListenAddress::Tcp(address) => {
-            let stream = TcpStream::connect(reachable(*address)).await.map_err(|error| unreachable(&error))?;
+            let stream = TcpStream::connect(reachable(*address))
+                .await
+                .map_err(|error| unreachable(&error))?;
             Stream::tcp(stream).map_err(|error| unreachable(&error))?
         }
-        ListenAddress::Unix(path) => {
-            Stream::unix(UnixStream::connect(path).await.map_err(|error| unreachable(&error))?)
-        }
+        ListenAddress::Unix(path) => Stream::unix(
+            UnixStream::connect(path)
+                .await
+                .map_err(|error| unreachable(&error))?,
+        ),
     };
     let (io, _) = Io::new(stream);
     let (mut sender, connection) = http1::handshake(io).await.map_err(|error| unreachable(&error))?;
@@ -129,7 +154,10 @@ async fn ask(listener: &ListenAddress, request: Request<Empty<Bytes>>) -> Result
         // Its error is the request's error.
         let _ = connection.await;
     });
-    let answer = sender.send_request(request).await.map_err(|error| unreachable(&error));
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(|error| unreachable(&error));
     driver.abort();
     answer
 }

@@ -216,7 +216,12 @@ fn build_pool(
     resolved: &Resolved,
     carried: &mut Carried,
 ) -> Pool {
-    let AppInput { config: app, state, endpoints, .. } = input;
+    let AppInput {
+        config: app,
+        state,
+        endpoints,
+        ..
+    } = input;
     let of_color = &state.colors[color];
     let open = state.share(color) > 0 && state.hold.is_none() && !of_color.drained;
     let none = Vec::new();
