@@ -3,6 +3,9 @@
 pub mod config;
 pub mod control;
 pub mod metrics;
+pub mod proxy;
 pub mod rollout;
 pub mod routing;
+pub mod store;
 pub mod upstream;
+pub mod wire;

@@ -1,7 +1,18 @@
-//! What is counted, and how: cells that one worker writes and a scrape sums.
+//! What is counted, and how: cells that one worker writes and a scrape sums; the text of a scrape; the logs.
 
+pub mod access;
 pub mod cells;
+pub mod control;
+pub mod exposition;
+pub mod gauges;
 pub mod histogram;
+pub mod names;
+pub mod ops;
+mod text;
 
+pub use access::{AccessLog, Record, WorkerLog};
 pub use cells::{Cell, Gauge, PoolCells, PoolMetrics, Registry, WorkerCells};
+pub use control::{ControlMetrics, SwitchResult};
+pub use exposition::Exposition;
+pub use gauges::{AppGauges, EndpointGauge};
 pub use histogram::{BOUNDS, Histogram, Snapshot};

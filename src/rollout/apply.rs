@@ -304,12 +304,15 @@ impl Step<'_> {
         let Some(back) = self.state.trail.last() else {
             return Transition::NoChange;
         };
-        if self.state.generation != of {
+        // A switch made the generation after the one it remembers; any other change did not make this one.
+        if self.state.generation != of || back.generation + 1 != of {
             return Transition::NoChange;
         }
         let (from, to) = (self.state.active, back.color);
         let mut next = self.next();
         next.trail.pop();
+        // It is a rollback like any other: the next one must not go to the color that has just failed its proof.
+        next.left_by_rollback = Some(from);
         self.activate(&mut next, to);
         Transition::Changed(next, Applied::RolledBack { from, to })
     }
@@ -365,6 +368,11 @@ impl Step<'_> {
         }
         let mut next = self.next();
         next.colors[color].drained = true;
+        if color == self.state.standby() && percent > 0 {
+            // A drained color takes nothing new, so by force its candidacy ends; the share goes to the active one.
+            next.weight = Weight::ZERO;
+            next.colors[color].left = true;
+        }
         Ok(Transition::Changed(next, Applied::Draining(color)))
     }
 
@@ -447,9 +455,10 @@ impl Step<'_> {
         for color in Color::ALL {
             let target = &mut next.colors[color];
             let held = target.overrides.len();
+            // A service that the file does not name for this color has no endpoints there: the same as an empty list.
             target
                 .overrides
-                .retain(|service, over| file[color].get(service).is_some_and(|now| *now == over.file));
+                .retain(|service, over| file[color].get(service).map_or(&[][..], Vec::as_slice) == over.file);
             if changed[color] || target.overrides.len() != held {
                 touched = true;
                 target.incarnation += 1;

@@ -9,6 +9,8 @@ mod color;
 mod command;
 mod split;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use apply::{Applied, Rejection, Transition, apply};
 pub use color::{ByColor, Color, UnknownColor};

@@ -120,6 +120,7 @@ pub fn with_app(table: &RoutingTable, app: Arc<AppRoute>) -> RoutingTable {
         version: table.version + 1,
         apps,
         matcher: Arc::clone(&table.matcher),
+        edge: Arc::clone(&table.edge),
     }
 }
 
@@ -295,4 +296,11 @@ fn exposed(
         name,
         value.unwrap_or_else(|_| HeaderValue::from_static(color.as_str())),
     ))
+}
+
+/// Every gate of an app's part.
+pub fn gates(app: &AppRoute) -> impl Iterator<Item = &Arc<Gate>> {
+    let pools = app.services.iter().flat_map(|service| service.pools.iter());
+    let members = pools.flat_map(|(_, pool)| &pool.members);
+    members.flat_map(|member| [&member.open, &member.explicit].into_iter().flatten())
 }

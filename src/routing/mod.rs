@@ -11,9 +11,11 @@ mod matcher;
 mod publish;
 mod table;
 
-pub use build::{AppInput, Built, Fixed, Resolved, matcher, rebuild, with_app};
+pub use build::{AppInput, Built, Fixed, Resolved, gates, matcher, rebuild, with_app};
 pub use choose::{Choice, Special, Unavailable, Why, choose};
 pub use hold::{HoldQueue, HoldTicket};
 pub use matcher::{HostBuffer, Matcher, Place};
 pub use publish::{Published, WorkerSignal};
-pub use table::{AppRoute, Lane, Member, PaddedPoint, PickError, Pool, RoutingTable, ServiceRoute, Settings};
+pub use table::{
+    AppRoute, Edge, Lane, Member, PaddedPoint, PickError, Pool, RoutingTable, ServiceRoute, Settings,
+};

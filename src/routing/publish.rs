@@ -1,7 +1,7 @@
 //! The one pointer, and the push that wakes idle workers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
@@ -20,6 +20,7 @@ pub struct Published {
 pub struct WorkerSignal {
     wake: Notify,
     applied: AtomicU64,
+    cuts: Mutex<Vec<u64>>,
 }
 
 impl Published {
@@ -61,6 +62,27 @@ impl Published {
             Some(signal) => signal.wake.notified().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// The time of these gates' requests is over: every worker ends their connections.
+    pub fn cut(&self, gates: &[u64]) {
+        for signal in &*self.signals {
+            signal
+                .cuts
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend_from_slice(gates);
+            signal.wake.notify_one();
+        }
+    }
+
+    /// The gates to cut on this worker since it last asked.
+    #[must_use]
+    pub fn cuts(&self, worker: usize) -> Vec<u64> {
+        let signal = self.signals.get(worker);
+        signal
+            .map(|signal| std::mem::take(&mut *signal.cuts.lock().unwrap_or_else(PoisonError::into_inner)))
+            .unwrap_or_default()
     }
 
     /// A worker has reconciled its connections with this version.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{HoldQueue, Matcher, Place};
-use crate::config::{Drain, Headers, HostPattern, Limits, PathMatch, Timeouts};
+use crate::config::{Drain, Headers, HostPattern, Limits, Network, PathMatch, Timeouts};
 use crate::metrics::{PoolCells, PoolMetrics};
 use crate::rollout::{ByColor, Color, Weight};
 use crate::upstream::{Claim, Endpoint, Gate, Health};
@@ -18,6 +18,17 @@ pub struct RoutingTable {
     pub apps: Vec<Arc<AppRoute>>,
     /// Host and path to a place in `apps`.
     pub matcher: Arc<Matcher>,
+    /// What applies before an app is known.
+    pub edge: Arc<Edge>,
+}
+
+/// What applies to a client before its request has reached an app.
+#[derive(Debug)]
+pub struct Edge {
+    /// What a client may cost.
+    pub limits: Limits,
+    /// Networks whose forwarding headers are believed.
+    pub trusted: Vec<Network>,
 }
 
 impl RoutingTable {

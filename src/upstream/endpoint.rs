@@ -105,6 +105,8 @@ pub struct Endpoint {
     pub id: u64,
     /// What it is.
     pub key: EndpointKey,
+    /// Its target as text, for the access log.
+    pub label: String,
     health: AtomicU8,
     last_probe: ArcSwapOption<ProbeReport>,
     /// Connects that failed in a row, over all workers.
@@ -120,6 +122,7 @@ impl Endpoint {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             id: NEXT.fetch_add(1, Relaxed),
+            label: key.target.to_string(),
             key,
             health: AtomicU8::new(0),
             last_probe: ArcSwapOption::empty(),

@@ -1,0 +1,202 @@
+//! `[…health]`: which kind of probe comes out of two levels, and what its conditions are.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Build;
+use crate::config::model::{Health, HttpProbe, Probe, WhenLast};
+use crate::config::raw::{self, At, Kind};
+use crate::config::values;
+
+/// Probing faster than this is a load test.
+const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What one `health` table says.
+#[derive(Clone, Default)]
+pub(super) struct HealthPart {
+    kind: Option<Kind>,
+    path: Option<String>,
+    interval: Option<Duration>,
+    timeout: Option<Duration>,
+    rise: Option<u32>,
+    fall: Option<u32>,
+    status: Option<Vec<(u16, u16)>>,
+    host: Option<String>,
+    headers: Option<Vec<(String, String)>>,
+    json: Option<Vec<(String, Value)>>,
+    body_regex: Option<Option<regex::Regex>>,
+    last: Option<WhenLast>,
+}
+
+impl HealthPart {
+    pub(super) fn read(raw: &raw::Health, build: &mut Build<'_, '_, '_>) -> Self {
+        let count = |at: &Option<At<i64>>| at.as_ref().and_then(|at| u32::try_from(*at.get()).ok());
+        Self {
+            kind: raw.kind.as_ref().map(|at| *at.get()),
+            // A path that cannot be used still says that HTTP is meant.
+            path: raw
+                .path
+                .as_ref()
+                .map(|at| build.text("path", at, values::request_target).unwrap_or_default()),
+            interval: build.duration("interval", raw.interval.as_ref(), LEAST_INTERVAL),
+            timeout: build.duration("timeout", raw.timeout.as_ref(), Duration::from_millis(1)),
+            rise: count(&raw.rise),
+            fall: count(&raw.fall),
+            status: raw
+                .status
+                .as_ref()
+                .and_then(|at| build.text("status", at, values::statuses)),
+            host: raw
+                .host
+                .as_ref()
+                .and_then(|at| build.text("host", at, host_or_none)),
+            headers: raw.headers.as_ref().map(|set| build.header_values(set)),
+            json: raw.json.as_ref().map(|json| build.json(json)),
+            body_regex: raw
+                .body_regex
+                .as_ref()
+                .and_then(|at| build.text("body_regex", at, pattern_or_none)),
+            last: raw.last.as_ref().map(|at| match at.get() {
+                raw::Last::Serve => WhenLast::Serve,
+                raw::Last::Refuse => WhenLast::Refuse,
+            }),
+        }
+    }
+
+    /// This level's values where it has them, else the other's.
+    ///
+    /// A level that says `kind` or `path` decides what a probe is; the path of a level below does not make a
+    /// probe HTTP that this level calls TCP.
+    pub(super) fn over(&self, other: &Self) -> Self {
+        let own_kind = self.kind.or(self.path.as_ref().map(|_| Kind::Http));
+        Self {
+            kind: own_kind.or(other.kind),
+            path: self.path.clone().or_else(|| other.path.clone()),
+            interval: self.interval.or(other.interval),
+            timeout: self.timeout.or(other.timeout),
+            rise: self.rise.or(other.rise),
+            fall: self.fall.or(other.fall),
+            status: self.status.clone().or_else(|| other.status.clone()),
+            host: self.host.clone().or_else(|| other.host.clone()),
+            headers: self.headers.clone().or_else(|| other.headers.clone()),
+            json: self.json.clone().or_else(|| other.json.clone()),
+            body_regex: self.body_regex.clone().or_else(|| other.body_regex.clone()),
+            last: self.last.or(other.last),
+        }
+    }
+
+    /// Whether probes ask for a path.
+    pub(super) fn is_http(&self) -> bool {
+        match self.kind {
+            Some(kind) => kind == Kind::Http,
+            None => self.path.is_some(),
+        }
+    }
+
+    /// Whether HTTP is asked for, but no path to ask for.
+    pub(super) fn lacks_path(&self) -> bool {
+        self.is_http() && self.path.is_none()
+    }
+
+    pub(super) fn over_defaults(self) -> Health {
+        let kind = if self.is_http() {
+            Probe::Http(Box::new(HttpProbe {
+                path: self.path.unwrap_or_default(),
+                host: self.host.unwrap_or_default(),
+                headers: self.headers.unwrap_or_default(),
+                status: self.status.unwrap_or_else(|| vec![(200, 299)]),
+                json: self.json.unwrap_or_default(),
+                body_regex: self.body_regex.flatten(),
+            }))
+        } else {
+            Probe::Tcp
+        };
+        Health {
+            kind,
+            interval: self.interval.unwrap_or(Duration::from_secs(2)),
+            timeout: self.timeout.unwrap_or(Duration::from_secs(1)),
+            rise: self.rise.unwrap_or(2),
+            fall: self.fall.unwrap_or(3),
+            last: self.last.unwrap_or(WhenLast::Serve),
+        }
+    }
+}
+
+impl Build<'_, '_, '_> {
+    /// Reports conditions on an answer where no probe asks for one.
+    ///
+    /// `http` says whether any probe that this table applies to is HTTP.
+    pub(super) fn http_only(&mut self, raw: &raw::Health, http: bool) {
+        if http {
+            return;
+        }
+        let conditions = [
+            ("status", raw.status.as_ref().map(At::span)),
+            (
+                "host",
+                raw.host.as_ref().filter(|at| !at.get().is_empty()).map(At::span),
+            ),
+            (
+                "body_regex",
+                raw.body_regex
+                    .as_ref()
+                    .filter(|at| !at.get().is_empty())
+                    .map(At::span),
+            ),
+            (
+                "headers",
+                raw.headers.iter().flatten().next().map(|(name, _)| name.span()),
+            ),
+            (
+                "json",
+                raw.json.iter().flatten().next().map(|(name, _)| name.span()),
+            ),
+            (
+                "path",
+                raw.path
+                    .as_ref()
+                    .filter(|_| raw.kind.as_ref().is_some_and(|kind| *kind.get() == Kind::Tcp))
+                    .map(At::span),
+            ),
+        ];
+        for (key, span) in conditions {
+            if let Some(span) = span {
+                let message = format!(
+                    "`{key}` has no effect: without `path`, or with `kind = \"tcp\"`, a probe only connects"
+                );
+                let hint = if key == "path" {
+                    "remove `path` or `kind`"
+                } else {
+                    "add `path = \"/healthz\"`, or remove it"
+                };
+                self.findings
+                    .error(&span, "conflicting_keys", message, hint.to_owned());
+            }
+        }
+    }
+
+    fn json(&mut self, raw: &std::collections::BTreeMap<At<String>, Value>) -> Vec<(String, Value)> {
+        let mut json = Vec::new();
+        for (pointer, value) in raw {
+            if let Some(pointer) = self.text("json", pointer, values::pointer) {
+                json.push((pointer, value.clone()));
+            }
+        }
+        json
+    }
+}
+
+fn host_or_none(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    values::host_value(text)
+}
+
+fn pattern_or_none(text: &str) -> Result<Option<regex::Regex>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    values::pattern(text).map(Some)
+}

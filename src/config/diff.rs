@@ -1,0 +1,330 @@
+//! What differs between two configurations, in the words of the file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::model::{App, Config, HttpProbe, Initial, Limits, Probe, Service, WhenLast};
+use super::{AccessFormat, HostHeader, HostPattern, Role};
+
+/// One line for each change from `old` to `new`; empty when they mean the same.
+///
+/// Values of headers and conditions may be secrets: of those only the name is told.
+#[must_use]
+pub fn diff(old: &Config, new: &Config) -> Vec<String> {
+    changes(old, new).into_iter().map(|(line, _)| line).collect()
+}
+
+/// Those lines of [`diff`] that a reload does not put into effect.
+#[must_use]
+pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
+    changes(old, new)
+        .into_iter()
+        .filter_map(|(line, restart)| restart.then_some(line))
+        .collect()
+}
+
+fn changes(old: &Config, new: &Config) -> Vec<(String, bool)> {
+    let mut lines = Vec::new();
+    compare(&process(old), &process(new), &mut lines);
+    listeners(old, new, &mut lines);
+    let names: BTreeSet<&String> = old.apps.keys().chain(new.apps.keys()).collect();
+    for name in names {
+        match (old.apps.get(name), new.apps.get(name)) {
+            (Some(old), Some(new)) => app_changes(old, new, &mut lines),
+            (Some(_), None) => lines.push((format!("app.{name} removed"), false)),
+            (None, Some(new)) => {
+                let services = new.services.keys().cloned().collect::<Vec<_>>().join(", ");
+                lines.push((format!("app.{name} added (services: {services})"), false));
+            }
+            (None, None) => {}
+        }
+    }
+    lines
+}
+
+/// Keys with what they are, in order.
+#[derive(Default)]
+struct Flat(BTreeMap<String, Shown>);
+
+#[derive(PartialEq)]
+struct Shown {
+    value: String,
+    secret: bool,
+}
+
+impl Flat {
+    fn put(&mut self, key: &str, value: impl ToString) {
+        let value = value.to_string();
+        self.0.insert(key.to_owned(), Shown { value, secret: false });
+    }
+
+    fn time(&mut self, key: &str, value: Duration) {
+        self.put(key, shown_time(value));
+    }
+
+    fn list(&mut self, key: &str, values: impl IntoIterator<Item = impl ToString>) {
+        let values: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
+        self.put(key, values.join(", "));
+    }
+
+    fn secrets(&mut self, key: &str, values: impl IntoIterator<Item = (String, String)>) {
+        for (name, value) in values {
+            self.0
+                .insert(format!("{key}.{name}"), Shown { value, secret: true });
+        }
+    }
+}
+
+fn compare(old: &Flat, new: &Flat, lines: &mut Vec<(String, bool)>) {
+    let keys: BTreeSet<&String> = old.0.keys().chain(new.0.keys()).collect();
+    for key in keys {
+        let (was, is) = (old.0.get(key), new.0.get(key));
+        if was == is {
+            continue;
+        }
+        let restart = key.starts_with("admin.")
+            || key.starts_with("log.")
+            || matches!(key.as_str(), "server.workers" | "server.state_dir");
+        let secret = was.or(is).is_some_and(|shown| shown.secret);
+        let none = |shown: Option<&Shown>| match shown {
+            Some(shown) if !shown.value.is_empty() => shown.value.clone(),
+            _ => "none".to_owned(),
+        };
+        let mut line = match (was, is) {
+            (Some(_), Some(_)) if secret => format!("{key}: changed"),
+            (None, _) if secret => format!("{key}: added"),
+            (_, None) if secret => format!("{key}: removed"),
+            (was, is) => format!("{key}: {} → {}", none(was), none(is)),
+        };
+        if restart {
+            line.push_str(" (needs a restart)");
+        }
+        lines.push((line, restart));
+    }
+}
+
+fn listeners(old: &Config, new: &Config, lines: &mut Vec<(String, bool)>) {
+    let addresses = |config: &Config| -> Vec<String> {
+        let mut all: Vec<_> = config
+            .listeners
+            .iter()
+            .map(|listener| listener.address.to_string())
+            .collect();
+        all.sort();
+        all
+    };
+    let (mut was, is) = (addresses(old), addresses(new));
+    for address in is {
+        // Several listeners may have the same address when the system chooses the port.
+        match was.iter().position(|other| *other == address) {
+            Some(at) => {
+                was.remove(at);
+            }
+            None => lines.push((format!("listener {address} added (needs a restart)"), true)),
+        }
+    }
+    for address in was {
+        lines.push((format!("listener {address} removed (needs a restart)"), true));
+    }
+}
+
+fn process(config: &Config) -> Flat {
+    let mut flat = Flat::default();
+    let server = &config.server;
+    flat.put("server.workers", server.workers);
+    flat.put("server.state_dir", server.state_dir.display());
+    flat.put("server.require_state", server.require_state);
+    flat.time("server.shutdown_grace", server.shutdown_grace);
+    flat.list(
+        "server.trusted_proxies",
+        server
+            .trusted_proxies
+            .iter()
+            .map(|network| format!("{}/{}", network.address, network.prefix)),
+    );
+    flat.put(
+        "server.compat_file",
+        server.compat_file.as_deref().unwrap_or_default(),
+    );
+    let admin = &config.admin;
+    flat.put("admin.socket", admin.socket.display());
+    flat.put("admin.mode", format!("{:04o}", admin.mode));
+    flat.put("admin.group", admin.group.as_deref().unwrap_or_default());
+    flat.put(
+        "admin.address",
+        admin
+            .address
+            .map(|address| address.to_string())
+            .unwrap_or_default(),
+    );
+    flat.list("admin.hosts", &admin.hosts);
+    for token in &admin.tokens {
+        let role = match token.role {
+            Role::Viewer => "viewer",
+            Role::Operator => "operator",
+            Role::Admin => "admin",
+        };
+        flat.put(
+            &format!("admin.token.{}", token.name),
+            format!("{role} {}", token.file.display()),
+        );
+    }
+    let access = match config.log.access {
+        AccessFormat::Json => "json",
+        AccessFormat::Combined => "combined",
+        AccessFormat::Off => "off",
+    };
+    flat.put("log.access", access);
+    flat.put("log.file", &config.log.file);
+    flat.put("log.level", &config.log.level);
+    limits("limits", &config.limits, &mut flat);
+    flat.put("limits.connections", config.limits.connections);
+    flat
+}
+
+fn limits(key: &str, limits: &Limits, flat: &mut Flat) {
+    flat.put(&format!("{key}.header_bytes"), limits.header_bytes);
+    flat.put(&format!("{key}.header_count"), limits.header_count);
+    flat.put(&format!("{key}.uri_bytes"), limits.uri_bytes);
+    flat.put(&format!("{key}.body_bytes"), limits.body_bytes);
+    flat.time(
+        &format!("{key}.client_header_timeout"),
+        limits.client_header_timeout,
+    );
+    flat.time(&format!("{key}.client_idle_timeout"), limits.client_idle_timeout);
+    flat.time(&format!("{key}.client_body_timeout"), limits.client_body_timeout);
+}
+
+fn app_changes(old: &App, new: &App, lines: &mut Vec<(String, bool)>) {
+    compare(&app(old), &app(new), lines);
+    let names: BTreeSet<&String> = old.services.keys().chain(new.services.keys()).collect();
+    for name in names {
+        let key = format!("app.{}.service.{name}", new.name);
+        match (old.services.get(name), new.services.get(name)) {
+            (Some(old), Some(new)) => compare(&service(&key, old), &service(&key, new), lines),
+            (Some(_), None) => lines.push((format!("{key} removed"), false)),
+            (None, Some(new)) => lines.push((format!("{key} added ({})", new.matches), false)),
+            (None, None) => {}
+        }
+    }
+}
+
+fn app(app: &App) -> Flat {
+    let mut flat = Flat::default();
+    let key = |rest: &str| format!("app.{}.{rest}", app.name);
+    flat.list(&key("hosts"), app.hosts.iter().map(HostPattern::to_string));
+    flat.put(
+        &key("initial"),
+        match app.initial {
+            Initial::Color(color) => color.as_str(),
+            Initial::Auto => "auto",
+        },
+    );
+    flat.put(&key("active"), app.active.map_or("", |color| color.as_str()));
+    limits(&key("limits"), &app.limits, &mut flat);
+    flat.time(&key("drain.http"), app.drain.http);
+    let headers = &app.headers;
+    flat.put(
+        &key("headers.host"),
+        match &headers.host {
+            HostHeader::Preserve => "preserve",
+            HostHeader::Upstream => "upstream",
+            HostHeader::Fixed(name) => name,
+        },
+    );
+    flat.secrets(&key("headers.request.set"), headers.request_set.clone());
+    flat.list(&key("headers.request.remove"), &headers.request_remove);
+    flat.secrets(&key("headers.response.set"), headers.response_set.clone());
+    flat.list(&key("headers.response.remove"), &headers.response_remove);
+    let revision = if headers.expose_revision {
+        " (with the revision)"
+    } else {
+        ""
+    };
+    flat.put(
+        &key("headers.expose_color"),
+        format!("{}{revision}", headers.expose_color),
+    );
+    flat.put(
+        &key("switch.require"),
+        if app.switch.require_healthy { "healthy" } else { "" },
+    );
+    flat.put(&key("switch.verify"), app.switch.verify);
+    flat
+}
+
+fn service(key: &str, service: &Service) -> Flat {
+    let mut flat = Flat::default();
+    let key = |rest: &str| format!("{key}.{rest}");
+    flat.put(&key("path"), &service.matches);
+    flat.put(&key("strip_prefix"), service.strip_prefix);
+    for (color, endpoints) in service.endpoints.iter() {
+        flat.list(&key(color.as_str()), endpoints);
+    }
+    flat.time(&key("timeouts.connect"), service.timeouts.connect);
+    flat.time(&key("timeouts.first_byte"), service.timeouts.first_byte);
+    flat.time(&key("timeouts.idle"), service.timeouts.idle);
+    flat.time(&key("timeouts.upstream_idle"), service.timeouts.upstream_idle);
+    let health = &service.health;
+    flat.time(&key("health.interval"), health.interval);
+    flat.time(&key("health.timeout"), health.timeout);
+    flat.put(&key("health.rise"), health.rise);
+    flat.put(&key("health.fall"), health.fall);
+    flat.put(
+        &key("health.last"),
+        match health.last {
+            WhenLast::Serve => "serve",
+            WhenLast::Refuse => "503",
+        },
+    );
+    match &health.kind {
+        Probe::Tcp => flat.put(&key("health.kind"), "tcp"),
+        Probe::Http(probe) => {
+            flat.put(&key("health.kind"), "http");
+            http_probe(&key("health"), probe, &mut flat);
+        }
+    }
+    flat
+}
+
+fn http_probe(key: &str, probe: &HttpProbe, flat: &mut Flat) {
+    flat.put(&format!("{key}.path"), &probe.path);
+    flat.put(&format!("{key}.host"), &probe.host);
+    flat.list(
+        &format!("{key}.status"),
+        probe.status.iter().map(|(first, last)| {
+            if first == last {
+                first.to_string()
+            } else {
+                format!("{first}-{last}")
+            }
+        }),
+    );
+    flat.secrets(&format!("{key}.headers"), probe.headers.clone());
+    let json = probe
+        .json
+        .iter()
+        .map(|(pointer, value)| (pointer.clone(), value.to_string()));
+    flat.secrets(&format!("{key}.json"), json);
+    flat.put(
+        &format!("{key}.body_regex"),
+        probe.body_regex.as_ref().map_or("", |regex| regex.as_str()),
+    );
+}
+
+/// A duration as the file writes it: `1m30s`, `250ms`.
+fn shown_time(duration: Duration) -> String {
+    let mut rest = duration.as_millis();
+    if rest == 0 {
+        return "0s".to_owned();
+    }
+    let mut out = String::new();
+    for (unit, size) in [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
+        if rest >= size {
+            let _ = write!(out, "{}{unit}", rest / size);
+            rest %= size;
+        }
+    }
+    out
+}

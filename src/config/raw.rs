@@ -1,0 +1,440 @@
+//! The file as it is written: one struct a table, every value with its place, nothing checked beyond its type.
+//!
+//! The JSON Schema made from these structs is also what `shape` checks keys, types, names and ranges with, so a
+//! key exists exactly when it is here. A key that nothing reads yet does not belong here.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer};
+use toml::Spanned;
+
+/// A value and where it is written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct At<T>(Spanned<T>);
+
+impl<T> At<T> {
+    /// A value that no file holds.
+    pub(super) fn nowhere(value: T) -> Self {
+        Self(Spanned::new(0..0, value))
+    }
+
+    pub(super) fn get(&self) -> &T {
+        self.0.get_ref()
+    }
+
+    pub(super) fn span(&self) -> Range<usize> {
+        self.0.span()
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Spanned::deserialize(deserializer).map(Self)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// `"250ms"`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct DurationText(pub(super) String);
+
+impl JsonSchema for DurationText {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": r"^(0|([0-9]+(ms|s|m|h|d))+)$|\$\{" })
+    }
+}
+
+/// `"64KiB"`, or bytes
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum SizeText {
+    Bytes(i64),
+    Text(String),
+}
+
+impl JsonSchema for SizeText {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Size".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "integer"],
+            "minimum": 0,
+            "pattern": r"^[0-9]+(B|KiB|MiB|GiB|KB|MB|GB)?$|\$\{"
+        })
+    }
+}
+
+/// `"0660"`, or `0o660`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum ModeText {
+    Bits(i64),
+    Text(String),
+}
+
+impl JsonSchema for ModeText {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Mode".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "integer"], "minimum": 0, "maximum": 0o777 })
+    }
+}
+
+/// The configuration of cutover.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    /// The process.
+    #[serde(default)]
+    pub(super) server: Server,
+    /// The operator's doors.
+    #[serde(default)]
+    pub(super) admin: Admin,
+    /// Where clients connect.
+    #[schemars(required, extend("minItems" = 1))]
+    pub(super) listener: Option<Vec<Listener>>,
+    /// What a client may cost.
+    #[serde(default)]
+    pub(super) limits: Limits,
+    /// What is switched as one, by name.
+    #[schemars(required, extend("minProperties" = 1))]
+    pub(super) app: Option<BTreeMap<At<String>, App>>,
+    /// Access log and operations log.
+    #[serde(default)]
+    pub(super) log: Log,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Server {
+    /// Data-plane threads; 0 = one per core.
+    #[schemars(range(min = 0, max = 1024), extend("default" = 0))]
+    pub(super) workers: Option<At<i64>>,
+    /// Journal, lock and admin socket; default: $STATE_DIRECTORY, else $XDG_STATE_HOME/cutover, else ./.cutover.
+    pub(super) state_dir: Option<At<String>>,
+    /// How long a shutdown waits for running requests.
+    #[schemars(extend("default" = "30s"))]
+    pub(super) shutdown_grace: Option<At<DurationText>>,
+    /// Networks whose X-Forwarded-* headers are believed.
+    #[schemars(extend("default" = []))]
+    pub(super) trusted_proxies: Option<Vec<At<String>>>,
+    /// The active color is written here after each change, never read; {app} is the app's name.
+    pub(super) compat_file: Option<At<String>>,
+    /// Refuse to start when the state directory has no journal.
+    #[schemars(extend("default" = false))]
+    pub(super) require_state: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Admin {
+    /// Unix socket of the API; default: STATE_DIR/admin.sock.
+    pub(super) socket: Option<At<String>>,
+    /// Optional TCP address of API, metrics and probes.
+    pub(super) address: Option<At<String>>,
+    /// File with the token that TCP changes need; without one TCP is read-only.
+    pub(super) token_file: Option<At<String>>,
+    /// Permission bits of the socket.
+    #[schemars(extend("default" = "0600"))]
+    pub(super) mode: Option<At<ModeText>>,
+    /// Group that owns the socket.
+    pub(super) group: Option<At<String>>,
+    /// Further Host values that are accepted over TCP.
+    #[schemars(extend("default" = []))]
+    pub(super) hosts: Option<Vec<At<String>>>,
+    /// Tokens with names and roles.
+    pub(super) token: Option<Vec<Token>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Token {
+    /// Recorded as "by".
+    #[schemars(required)]
+    pub(super) name: Option<At<String>>,
+    /// What it may do.
+    #[schemars(required)]
+    pub(super) role: Option<At<Role>>,
+    /// File that holds the secret.
+    #[schemars(required)]
+    pub(super) file: Option<At<String>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Role {
+    Viewer,
+    Operator,
+    Admin,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listener {
+    /// ADDRESS:PORT, or unix:PATH.
+    #[schemars(required)]
+    pub(super) address: Option<At<String>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    /// Bytes of a request head; more: 431.
+    #[schemars(extend("default" = "64KiB"))]
+    pub(super) header_bytes: Option<At<SizeText>>,
+    /// Header fields of a request; more: 431.
+    #[schemars(range(min = 1, max = 10_000), extend("default" = 100))]
+    pub(super) header_count: Option<At<i64>>,
+    /// Bytes of a request target; more: 414.
+    #[schemars(extend("default" = "16KiB"))]
+    pub(super) uri_bytes: Option<At<SizeText>>,
+    /// Bytes of a request body, 0 = unlimited; more: 413.
+    #[schemars(extend("default" = "0"))]
+    pub(super) body_bytes: Option<At<SizeText>>,
+    /// Open client connections; 0 = from the file descriptor limit.
+    #[schemars(range(min = 0, max = 10_000_000), extend("default" = 0))]
+    pub(super) connections: Option<At<i64>>,
+    /// From accept to the first complete request head.
+    #[schemars(extend("default" = "10s"))]
+    pub(super) client_header_timeout: Option<At<DurationText>>,
+    /// Between two requests of a connection.
+    #[schemars(extend("default" = "75s"))]
+    pub(super) client_idle_timeout: Option<At<DurationText>>,
+    /// Between two reads of a request body.
+    #[schemars(extend("default" = "30s"))]
+    pub(super) client_body_timeout: Option<At<DurationText>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct App {
+    /// Host names, `*.` as the first label allowed; default: any.
+    pub(super) hosts: Option<Vec<At<String>>>,
+    /// The color of a first start.
+    #[schemars(extend("default" = "auto"))]
+    pub(super) initial: Option<At<Initial>>,
+    /// A reload in which this value changed is a switch.
+    pub(super) active: Option<At<Color>>,
+    /// Blue endpoints of a single service at `/`.
+    pub(super) blue: Option<At<Vec<At<String>>>>,
+    /// Green endpoints of a single service at `/`.
+    pub(super) green: Option<At<Vec<At<String>>>>,
+    /// Parts of the app, by name.
+    pub(super) service: BTreeMap<At<String>, Service>,
+    /// Its own limits, over those of [limits].
+    pub(super) limits: Limits,
+    /// Deadlines of the upstream side.
+    pub(super) timeouts: Timeouts,
+    /// How both colors are probed.
+    pub(super) health: Health,
+    /// How a color is emptied.
+    pub(super) drain: Drain,
+    /// What is changed in requests and answers.
+    pub(super) headers: Headers,
+    /// What a switch needs.
+    pub(super) switch: Switch,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Initial {
+    Blue,
+    Green,
+    Auto,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Color {
+    Blue,
+    Green,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Service {
+    /// Exactly this path; wins over any prefix.
+    pub(super) path: Option<At<String>>,
+    /// This path and all below; the longest wins.
+    #[schemars(extend("default" = "/"))]
+    pub(super) path_prefix: Option<At<String>>,
+    /// Take the prefix off before the request is sent on.
+    #[schemars(extend("default" = false))]
+    pub(super) strip_prefix: Option<At<bool>>,
+    /// Blue endpoints: HOST:PORT or unix:PATH.
+    pub(super) blue: Option<At<Vec<At<String>>>>,
+    /// Green endpoints: HOST:PORT or unix:PATH.
+    pub(super) green: Option<At<Vec<At<String>>>>,
+    /// Over those of the app, key by key.
+    pub(super) timeouts: Timeouts,
+    /// Over that of the app, key by key.
+    pub(super) health: Health,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Timeouts {
+    /// To a connection.
+    #[schemars(extend("default" = "5s"))]
+    pub(super) connect: Option<At<DurationText>>,
+    /// From the sent request to the head of the answer.
+    #[schemars(extend("default" = "60s"))]
+    pub(super) first_byte: Option<At<DurationText>>,
+    /// Between two reads of the answer's body.
+    #[schemars(extend("default" = "60s"))]
+    pub(super) idle: Option<At<DurationText>>,
+    /// How long an unused upstream connection is kept.
+    #[schemars(extend("default" = "4s"))]
+    pub(super) upstream_idle: Option<At<DurationText>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Health {
+    /// What to ask for; without it an open port is healthy.
+    pub(super) path: Option<At<String>>,
+    /// Between two probes of an endpoint.
+    #[schemars(extend("default" = "2s"))]
+    pub(super) interval: Option<At<DurationText>>,
+    /// For one probe, connect included.
+    #[schemars(extend("default" = "1s"))]
+    pub(super) timeout: Option<At<DurationText>>,
+    /// Passes in a row until a failing endpoint is healthy.
+    #[schemars(range(min = 1, max = 1000), extend("default" = 2))]
+    pub(super) rise: Option<At<i64>>,
+    /// Failures in a row until a healthy endpoint is failing.
+    #[schemars(range(min = 1, max = 1000), extend("default" = 3))]
+    pub(super) fall: Option<At<i64>>,
+    /// Default: http with a path, tcp without.
+    pub(super) kind: Option<At<Kind>>,
+    /// Statuses that pass: "200-299", "200,204".
+    #[schemars(extend("default" = "200-299"))]
+    pub(super) status: Option<At<String>>,
+    /// The Host header; "" = the endpoint's own.
+    #[schemars(extend("default" = ""))]
+    pub(super) host: Option<At<String>>,
+    /// Further headers of the probe.
+    pub(super) headers: Option<BTreeMap<At<String>, At<String>>>,
+    /// JSON pointers into the answer, and what they must equal.
+    pub(super) json: Option<BTreeMap<At<String>, serde_json::Value>>,
+    /// Must match the body; "" = no condition.
+    #[schemars(extend("default" = ""))]
+    pub(super) body_regex: Option<At<String>>,
+    /// What the last endpoint of the active color does when it fails.
+    #[schemars(extend("default" = "serve"))]
+    pub(super) last: Option<At<Last>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    Http,
+    Tcp,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(super) enum Last {
+    #[serde(rename = "serve")]
+    Serve,
+    #[serde(rename = "503")]
+    Refuse,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Drain {
+    /// How long running requests of a draining color may go on.
+    #[schemars(extend("default" = "30s"))]
+    pub(super) http: Option<At<DurationText>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Headers {
+    /// "preserve", "upstream" (the endpoint's own name), or a fixed name.
+    #[schemars(extend("default" = "preserve"))]
+    pub(super) host: Option<At<String>>,
+    /// Headers of requests.
+    pub(super) request: HeaderChanges,
+    /// Headers of answers.
+    pub(super) response: HeaderChanges,
+    /// Answer header that names the color; written out it also names the revision; "" = off.
+    #[schemars(extend("default" = "x-cutover-color"))]
+    pub(super) expose_color: Option<At<String>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct HeaderChanges {
+    /// Names and the values they get.
+    pub(super) set: Option<BTreeMap<At<String>, At<String>>>,
+    /// Names to take out.
+    pub(super) remove: Option<Vec<At<String>>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Switch {
+    /// What a switch needs; [] = nothing.
+    #[schemars(extend("default" = ["healthy"]))]
+    pub(super) require: Option<Vec<Requirement>>,
+    /// Requests through our own listener that prove a switch; 0 = off.
+    #[schemars(range(min = 0, max = 100), extend("default" = 3))]
+    pub(super) verify: Option<At<i64>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Requirement {
+    Healthy,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Log {
+    /// Form of the access log.
+    #[schemars(extend("default" = "json"))]
+    pub(super) access: Option<At<Access>>,
+    /// Where the access log goes; "-" = stdout.
+    #[schemars(extend("default" = "-"))]
+    pub(super) file: Option<At<String>>,
+    /// What is worth a line in the operations log.
+    #[schemars(extend("default" = "info"))]
+    pub(super) level: Option<At<String>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Access {
+    Json,
+    Combined,
+    Off,
+}

@@ -1,0 +1,67 @@
+//! Files that are not what they should be.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::{BASE, none};
+use crate::config::{ContentHash, MAX_BYTES, load};
+
+#[test]
+fn a_good_file_is_loaded_with_its_text_hash_and_warnings() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cutover.toml");
+    fs::write(&path, BASE).unwrap();
+    let loaded = load(&path, &none).unwrap();
+    assert_eq!(loaded.text, BASE);
+    assert_eq!(loaded.hash, ContentHash::of(BASE.as_bytes()));
+    assert_eq!(loaded.hash.to_string().len(), 64);
+    assert_eq!(loaded.warnings.items.len(), 1);
+}
+
+#[test]
+fn each_bad_file_has_its_own_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("empty"), " \n").unwrap();
+    fs::write(at("latin1"), b"# caf\xe9\n").unwrap();
+    fs::write(at("zeros"), [0; 64]).unwrap();
+    fs::create_dir(at("directory")).unwrap();
+    symlink("nowhere", at("dangling")).unwrap();
+    symlink("loop", at("loop")).unwrap();
+    fs::File::create(at("huge")).unwrap().set_len(100 << 20).unwrap();
+    fs::write(at("limit"), "#".repeat(usize::try_from(MAX_BYTES).unwrap() + 1)).unwrap();
+    let fifo = std::process::Command::new("mkfifo")
+        .arg(at("fifo"))
+        .status()
+        .unwrap();
+    assert!(fifo.success());
+    for (name, code, message) in [
+        ("empty", "file_empty", "empty"),
+        ("latin1", "file_not_text", "not text"),
+        ("zeros", "file_not_text", "not text"),
+        ("directory", "not_a_file", "a directory"),
+        ("dangling", "file_missing", "a link to `nowhere`"),
+        ("loop", "file_unreadable", "cannot be read"),
+        ("huge", "file_too_large", "larger than 1024 KiB"),
+        ("limit", "file_too_large", "larger than 1024 KiB"),
+        ("fifo", "not_a_file", "a pipe"),
+        ("missing", "file_missing", "no such file"),
+        ("missing/deeper", "file_missing", "no such file"),
+        ("empty/deeper", "file_unreadable", "Not a directory"),
+    ] {
+        let found = load(&at(name), &none).expect_err(name);
+        assert_eq!(found.items[0].code, code, "{name}: {found}");
+        let shown = found.to_string();
+        assert!(shown.contains(message) && shown.contains(name), "{name}: {shown}");
+    }
+}
+
+#[test]
+fn the_largest_file_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cutover.toml");
+    let mut text = BASE.to_owned();
+    text.push_str(&"#".repeat(usize::try_from(MAX_BYTES).unwrap() - text.len()));
+    fs::write(&path, text).unwrap();
+    load(&path, &none).unwrap();
+}

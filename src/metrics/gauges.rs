@@ -1,0 +1,42 @@
+//! What the control plane tells a scrape: the levels that no worker counts, as plain values.
+
+use crate::rollout::{ByColor, Color};
+
+/// The levels of one app at one moment. App names are unique in a list of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppGauges {
+    /// Its name.
+    pub app: String,
+    /// The active color.
+    pub active: Color,
+    /// Each color's desired share of the traffic in percent.
+    pub share: ByColor<u8>,
+    /// The generation of its state.
+    pub generation: u64,
+    /// Requests that wait in a hold.
+    pub held: u64,
+    /// Its stored state is damaged; changes are refused.
+    pub degraded: bool,
+    /// Requests that went to the active color because the candidate had nothing healthy, since start.
+    pub spilled: u64,
+    /// The names of its services, those without endpoints included.
+    pub services: Vec<String>,
+    /// Its endpoints as configured.
+    pub endpoints: Vec<EndpointGauge>,
+}
+
+/// One endpoint as configured. A name that resolves to several addresses may be one entry or several; they are
+/// one series.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointGauge {
+    /// Its service.
+    pub service: String,
+    /// Its color.
+    pub color: Color,
+    /// As the operator wrote it.
+    pub endpoint: String,
+    /// Its probes pass.
+    pub up: bool,
+    /// Connects that failed since the endpoint came to be.
+    pub connect_errors: u64,
+}

@@ -1,0 +1,155 @@
+//! Every metric: its name, kind, help and labels, in one place. What is not here is not exported.
+//!
+//! `docs/metrics.md` shows the same table (a test compares them). Names, labels and meanings are an interface:
+//! alerts and dashboards of operators depend on them.
+
+/// One metric family.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// The full name. A histogram's series add `_bucket`, `_sum` and `_count`.
+    pub name: &'static str,
+    /// Its type in the exposition.
+    pub kind: Kind,
+    /// What it says, in one sentence; also the `# HELP` line.
+    pub help: &'static str,
+    /// Its label names, in the order they are written.
+    pub labels: &'static [&'static str],
+}
+
+/// A metric's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Rises only, from the start of the process.
+    Counter,
+    /// A level.
+    Gauge,
+    /// Durations by upper bound, in seconds.
+    Histogram,
+}
+
+impl Kind {
+    /// The word on the `# TYPE` line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+const POOL: &[&str] = &["app", "service", "color"];
+const APP: &[&str] = &["app"];
+const APP_COLOR: &[&str] = &["app", "color"];
+
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Counter,
+        help,
+        labels,
+    }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Gauge,
+        help,
+        labels,
+    }
+}
+
+const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Histogram,
+        help,
+        labels,
+    }
+}
+
+macro_rules! metrics {
+    ($($constant:ident = $kind:ident($name:literal, $labels:expr, $help:literal);)*) => {
+        $(#[doc = $help] pub const $constant: Metric = $kind($name, $labels, $help);)*
+
+        /// Every metric of ours, in the order of the exposition. (`process_*` come from the exposition crate.)
+        pub const ALL: &[&Metric] = &[$(&$constant),*];
+    };
+}
+
+metrics! {
+    REQUESTS = counter("cutover_requests_total", &["app", "service", "color", "method", "code"],
+        "Requests answered. An unusual method is OTHER, a status outside 100 to 599 is other; app, service or color is empty where none was chosen.");
+    REQUEST_DURATION = histogram("cutover_request_duration_seconds", POOL,
+        "From a request's head to the end of the answer's body.");
+    UPSTREAM_DURATION = histogram("cutover_upstream_duration_seconds", POOL,
+        "From the request sent to the head of the upstream's answer.");
+    IN_FLIGHT = gauge("cutover_requests_in_flight", POOL,
+        "Requests that have begun and not ended.");
+    RETRIES = counter("cutover_retries_total", POOL,
+        "Requests sent a second time because the first connection had died unused.");
+    CONNECT_ERRORS = counter("cutover_upstream_connect_errors_total", POOL,
+        "Connections to endpoints that could not be made.");
+    SPILLED = counter("cutover_spilled_total", APP,
+        "Requests that went to the active color because the candidate had nothing healthy.");
+    GENERATION = gauge("cutover_generation", APP,
+        "Counts committed changes of an app's routing state.");
+    HELD = gauge("cutover_held_requests", APP,
+        "Requests that wait because the app is held.");
+    DEGRADED = gauge("cutover_app_degraded", APP,
+        "1 while an app's stored state is damaged and its changes are refused.");
+    ENDPOINT_UP = gauge("cutover_endpoint_up", &["app", "service", "color", "endpoint"],
+        "1 while the endpoint's probes pass.");
+    ACTIVE = gauge("cutover_active", APP_COLOR,
+        "1 for the active color, 0 for the standby.");
+    WEIGHT = gauge("cutover_weight_ratio", &["app", "color", "kind"],
+        "A color's share of the traffic: desired is what the state says, actual the share of the requests that ended since the previous scrape; actual is absent when there were none or the generation changed meanwhile.");
+    SWITCHES = counter("cutover_switches_total", &["app", "from", "to", "trigger", "result"],
+        "Attempts to move an app from one color to the other; result is done, refused, rolled_back or failed.");
+    SWITCH_DURATION = histogram("cutover_switch_duration_seconds", &[],
+        "From the request of a switch to its reply, proof included, for switches that moved traffic.");
+    DRAIN = histogram("cutover_drain_seconds", &[],
+        "From the moment a color took nothing new to the end of its last request.");
+    DRAIN_CANCELLED = counter("cutover_drain_cancelled_total", &[],
+        "Requests cut because the drain time was over.");
+    RELOAD_SUCCESSFUL = gauge("cutover_config_last_reload_successful", &[],
+        "1 if the config file as last read is in use, 0 if it was refused.");
+    RELOAD_SUCCESS_TIME = gauge("cutover_config_last_reload_success_timestamp_seconds", &[],
+        "When a config file was last taken into use, in Unix time.");
+    RELOADS = counter("cutover_config_reloads_total", &["result"],
+        "Reloads of the config file; result is success or failure.");
+    STATE_WRITE_ERRORS = counter("cutover_state_write_errors_total", &[],
+        "Changes that could not be made durable.");
+    FIRST_START = gauge("cutover_first_start_without_state", &[],
+        "1 if the process started without any stored state and chose the colors itself.");
+    CONNECTIONS = gauge("cutover_connections", &["listener"],
+        "Open client connections.");
+    ACCESS_DROPPED = counter("cutover_access_log_dropped_total", &[],
+        "Lines of the access log that were lost because it could not be written fast enough, or at all.");
+    BUILD_INFO = gauge("cutover_build_info", &["version"],
+        "Always 1; the label says which version runs.");
+}
+
+/// What the exposition crate adds on Linux: name, type and meaning.
+pub const PROCESS: &[Metric] = &[
+    counter(
+        "process_cpu_seconds_total",
+        &[],
+        "User and system CPU time, in whole seconds.",
+    ),
+    gauge("process_open_fds", &[], "Open file descriptors."),
+    gauge("process_max_fds", &[], "The limit of open file descriptors."),
+    gauge("process_virtual_memory_bytes", &[], "Virtual memory."),
+    gauge("process_resident_memory_bytes", &[], "Resident memory."),
+    gauge(
+        "process_start_time_seconds",
+        &[],
+        "When the process started, in Unix time.",
+    ),
+    gauge("process_threads", &[], "Threads."),
+];
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,444 @@
+//! Bodies on their way through: streamed, never gathered, with the request's account held to the last byte.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::deadline::Deadline;
+use super::error::ProxyError;
+use super::exchange::{CUT_BY_CLIENT, Exchange};
+use super::forward::Serving;
+use super::worker::Worker;
+use crate::upstream::Line;
+
+/// A request's body on its way to the app.
+pub(super) struct RequestBody {
+    inner: Incoming,
+    primed: Option<Primed>,
+    /// `None` when there is no body: nothing to watch.
+    watched: Option<Rc<Upload>>,
+    idle: Option<Deadline>,
+    waiting_since: Option<Instant>,
+}
+
+/// What the request's path wants to know of its body while the app's connection has it.
+pub(super) struct Upload {
+    /// Held to the last byte of the body.
+    exchange: RefCell<Option<Rc<Exchange>>>,
+    limit: u64,
+    seen: Cell<u64>,
+    timeout: Duration,
+    error: Cell<Option<ProxyError>>,
+    ended: Cell<bool>,
+    progress: Cell<Instant>,
+}
+
+/// A body could not be read to its end.
+#[derive(Debug)]
+pub(super) struct BodyError(&'static str);
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+impl Upload {
+    /// Watch a body of at most `limit` bytes (0 = unlimited), with `timeout` between two reads.
+    pub(super) fn new(exchange: &Rc<Exchange>, limit: u64, timeout: Duration) -> Rc<Self> {
+        Rc::new(Self {
+            exchange: RefCell::new(Some(Rc::clone(exchange))),
+            limit,
+            seen: Cell::new(0),
+            timeout,
+            error: Cell::new(None),
+            ended: Cell::new(false),
+            progress: Cell::new(Instant::now()),
+        })
+    }
+
+    /// Why the body could not be read to its end, if that is so.
+    pub(super) fn error(&self) -> Option<ProxyError> {
+        self.error.get()
+    }
+
+    /// When it last moved, or ended.
+    pub(super) fn progress(&self) -> Instant {
+        self.progress.get()
+    }
+
+    fn end(&self) {
+        self.ended.set(true);
+        self.progress.set(Instant::now());
+        self.exchange.borrow_mut().take();
+    }
+
+    fn fail(&self, error: ProxyError) -> BodyError {
+        if self.error.get().is_none() {
+            self.error.set(Some(error));
+        }
+        self.end();
+        BodyError(error.as_str())
+    }
+
+    fn take(&self, frame: &Frame<Bytes>) -> Result<(), BodyError> {
+        let Some(data) = frame.data_ref() else {
+            return Ok(());
+        };
+        let bytes = data.len() as u64;
+        self.seen.set(self.seen.get() + bytes);
+        self.progress.set(Instant::now());
+        if let Some(exchange) = self.exchange.borrow().as_ref() {
+            exchange.received(bytes);
+        }
+        if self.limit > 0 && self.seen.get() > self.limit {
+            return Err(self.fail(ProxyError::BodyTooLarge));
+        }
+        Ok(())
+    }
+}
+
+impl RequestBody {
+    /// A body to pass on; `watched` is `None` when it is empty.
+    pub(super) fn new(inner: Incoming, watched: Option<Rc<Upload>>) -> Self {
+        Self {
+            inner,
+            primed: None,
+            watched,
+            idle: None,
+            waiting_since: None,
+        }
+    }
+
+    /// Take what has come of the body already, so that a small one leaves in the same write as its head.
+    pub(super) async fn prime(&mut self) {
+        self.primed = first_frame(&mut self.inner).await;
+        if let (Some(watched), Some(Ok(frame))) = (&self.watched, &self.primed) {
+            // A body over its limit is refused when the frame is taken out below.
+            let _ = watched.take(frame);
+        }
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>, watched: &Upload) -> Poll<BodyError> {
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        let end = since + watched.timeout;
+        let timer = self.idle.get_or_insert_with(|| Deadline::new(end));
+        timer
+            .poll(cx, end)
+            .map(|()| watched.fail(ProxyError::BodyTimeout))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Some(watched) = this.watched.clone() else {
+            return Pin::new(&mut this.inner)
+                .poll_frame(cx)
+                .map_err(|_| BodyError("client went away"));
+        };
+        if let Some(error) = watched.error() {
+            return Poll::Ready(Some(Err(BodyError(error.as_str()))));
+        }
+        if let Some(primed) = this.primed.take() {
+            let Ok(frame) = primed else {
+                return Poll::Ready(Some(Err(watched.fail(ProxyError::ClientGone))));
+            };
+            if this.inner.is_end_stream() {
+                watched.end();
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let Poll::Ready(polled) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            return this.poll_idle(cx, &watched).map(|error| Some(Err(error)));
+        };
+        this.waiting_since = None;
+        Poll::Ready(match polled {
+            Some(Ok(frame)) => Some(watched.take(&frame).map(|()| {
+                if this.inner.is_end_stream() {
+                    watched.end();
+                }
+                frame
+            })),
+            Some(Err(_)) => Some(Err(watched.fail(ProxyError::ClientGone))),
+            None => {
+                watched.end();
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.primed.is_none() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        with_primed(self.inner.size_hint(), self.primed.as_ref())
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(watched) = &self.watched {
+            watched.end();
+        }
+    }
+}
+
+/// An answer's body on its way to the client.
+pub(super) struct ReplyBody {
+    reply: Reply,
+    /// The client's connection is busy until this goes.
+    serving: Option<Serving>,
+}
+
+enum Reply {
+    /// The proxy's own words.
+    Own(Option<Bytes>, Option<Rc<Exchange>>),
+    /// The app's.
+    Upstream(Box<Download>),
+}
+
+struct Download {
+    inner: Incoming,
+    primed: Option<Primed>,
+    exchange: Rc<Exchange>,
+    worker: Rc<Worker>,
+    line: Option<Line<RequestBody>>,
+    keep: Duration,
+    idle: Duration,
+    timer: Option<Deadline>,
+    waiting_since: Option<Instant>,
+    done: bool,
+}
+
+impl ReplyBody {
+    /// The proxy's own words.
+    pub(super) fn own(text: Bytes) -> Self {
+        Self {
+            reply: Reply::Own(Some(text), None),
+            serving: None,
+        }
+    }
+
+    /// Hold the request's account until the words are through.
+    pub(super) fn accounted(mut self, exchange: &Rc<Exchange>) -> Self {
+        if let Reply::Own(_, held) = &mut self.reply {
+            *held = Some(Rc::clone(exchange));
+        }
+        self
+    }
+
+    /// Keep the client's connection busy until the body is through or given up.
+    pub(super) fn serving(mut self, serving: Serving) -> Self {
+        self.serving = Some(serving);
+        self
+    }
+
+    /// The app's answer. What has come of it already is taken along, so that a small answer leaves in one write
+    /// with its head.
+    pub(super) async fn upstream(
+        mut inner: Incoming,
+        exchange: Rc<Exchange>,
+        worker: Rc<Worker>,
+        line: Line<RequestBody>,
+        keep: Duration,
+        idle: Duration,
+    ) -> Self {
+        let primed = first_frame(&mut inner).await;
+        exchange.sent(primed_bytes(primed.as_ref()));
+        let download = Download {
+            inner,
+            primed,
+            exchange,
+            worker,
+            line: Some(line),
+            keep,
+            idle,
+            timer: None,
+            waiting_since: None,
+            done: false,
+        };
+        Self {
+            reply: Reply::Upstream(Box::new(download)),
+            serving: None,
+        }
+    }
+}
+
+/// The first frame of a body, if it has come by the time that the connection's own task has had one turn.
+///
+/// The body's channel hands out nothing before it was asked once. Ask, let the connection's task run (it stands
+/// before this one in the queue), ask again: no system call, no delay for a body that comes later.
+///
+/// An error is handed out too: the channel tells it once only, and would then look like a clean end.
+async fn first_frame(body: &mut Incoming) -> Option<Primed> {
+    if body.is_end_stream() {
+        return None;
+    }
+    let mut turns = 0;
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(polled) = Pin::new(&mut *body).poll_frame(cx) {
+            return Poll::Ready(polled);
+        }
+        turns += 1;
+        if turns > 1 {
+            return Poll::Ready(None);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
+}
+
+/// What [`first_frame`] got.
+type Primed = Result<Frame<Bytes>, hyper::Error>;
+
+fn primed_bytes(primed: Option<&Primed>) -> u64 {
+    let data = primed
+        .and_then(|primed| primed.as_ref().ok())
+        .and_then(Frame::data_ref);
+    data.map_or(0, |data| data.len() as u64)
+}
+
+/// What is left of a body, and what was taken of it in advance.
+fn with_primed(rest: SizeHint, primed: Option<&Primed>) -> SizeHint {
+    match rest.exact() {
+        Some(exact) => SizeHint::with_exact(exact + primed_bytes(primed)),
+        None => rest,
+    }
+}
+
+impl Download {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = match self.primed.take() {
+            Some(primed) => Poll::Ready(Some(primed)),
+            None => self.poll_inner(cx),
+        };
+        let Poll::Ready(polled) = polled else {
+            ready!(self.poll_idle(cx));
+            return Poll::Ready(Some(Err(self.broken("upstream idle timeout"))));
+        };
+        self.waiting_since = None;
+        match polled {
+            Some(Ok(frame)) => {
+                self.finish_if_ended();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(_)) => {
+                let cut = self.line.as_ref().is_some_and(Line::was_cut);
+                let why = if cut {
+                    "drain time over"
+                } else {
+                    "upstream cut the answer short"
+                };
+                Poll::Ready(Some(Err(self.broken(why))))
+            }
+            None => {
+                self.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Primed>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            self.exchange.sent(data.len() as u64);
+        }
+        polled
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        let end = since + self.idle;
+        self.timer.get_or_insert_with(|| Deadline::new(end)).poll(cx, end)
+    }
+
+    /// An error ends the client's connection too, so that a cut answer is never taken for a whole one.
+    fn broken(&mut self, why: &'static str) -> BodyError {
+        self.exchange.cut(why);
+        self.done = true;
+        self.line = None;
+        BodyError(why)
+    }
+
+    fn finish_if_ended(&mut self) {
+        if self.inner.is_end_stream() {
+            self.finish();
+        }
+    }
+
+    /// The answer is whole: its connection can carry the next one.
+    fn finish(&mut self) {
+        self.done = true;
+        let Some(line) = self.line.take() else { return };
+        self.worker.keep_line(line, self.keep);
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        if self.primed.is_none() && self.inner.is_end_stream() {
+            self.finish();
+        } else {
+            self.exchange.cut(CUT_BY_CLIENT);
+        }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.reply {
+            Reply::Own(text, exchange) => {
+                let text = text.take();
+                if let (Some(exchange), Some(text)) = (exchange, &text) {
+                    exchange.sent(text.len() as u64);
+                }
+                Poll::Ready(text.map(|text| Ok(Frame::data(text))))
+            }
+            Reply::Upstream(download) => download.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.reply {
+            Reply::Own(text, _) => text.is_none(),
+            Reply::Upstream(download) => download.primed.is_none() && download.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.reply {
+            Reply::Own(text, _) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Reply::Upstream(download) => with_primed(download.inner.size_hint(), download.primed.as_ref()),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! One client connection: hyper parses it, this bounds it in time and ends it well.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+
+use super::deadline::Deadline;
+use super::forward::forward;
+use super::headers::Peer;
+use super::reply;
+use super::worker::Worker;
+use crate::config::Limits;
+use crate::wire::{Io, Socket, Stream, Watch};
+
+/// hyper's least buffer; a smaller `header_bytes` is held by its own bound.
+const BUFFER_MIN: usize = 8 * 1024;
+/// How much of an answer hyper may gather while the client takes none, and the most it reads at once.
+const BUFFER_MAX: usize = 256 * 1024;
+
+/// What a connection is doing, for the deadline that applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// A head is awaited or half here, since then.
+    Head(Instant),
+    /// A request is being served.
+    Busy,
+    /// Between two requests, since then, with so many bytes read before.
+    Idle(Instant, u64),
+}
+
+/// A client connection as the rest of the worker sees it.
+pub(super) struct Client {
+    pub(super) peer: Rc<Peer>,
+    phase: Cell<Phase>,
+    watch: Arc<Watch>,
+    socket: Socket,
+    waker: Cell<Option<Waker>>,
+    /// The shutdown's linger is over: if idle, go.
+    dismissed: Cell<bool>,
+    /// The request's body is through: nobody reads the socket until the answer is done.
+    upload_done: Cell<bool>,
+}
+
+/// Why a connection is over.
+enum End {
+    /// hyper is done with it.
+    Served(hyper::Result<()>),
+    /// A deadline passed; true if part of a head had come.
+    TimedOut(bool),
+    /// The client reset it.
+    Reset,
+}
+
+impl Client {
+    /// A request begins.
+    pub(super) fn begins(&self, has_body: bool) {
+        self.phase.set(Phase::Busy);
+        self.upload_done.set(!has_body);
+    }
+
+    /// Its answer is through, or given up.
+    pub(super) fn ends(&self) {
+        self.phase
+            .set(Phase::Idle(Instant::now(), self.watch.bytes_read()));
+    }
+
+    /// Close it now if it is between two requests. For the end of a shutdown's linger.
+    pub(super) fn dismiss(&self) {
+        self.dismissed.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll_end(
+        &self,
+        cx: &mut Context<'_>,
+        timer: &mut Deadline,
+        blocked: &mut Option<Instant>,
+        limits: &Limits,
+    ) -> Poll<End> {
+        if let Phase::Idle(_, before) = self.phase.get()
+            && self.watch.bytes_read() > before
+        {
+            self.phase.set(Phase::Head(Instant::now()));
+        }
+        let end = match self.phase.get() {
+            Phase::Head(since) => since + limits.client_header_timeout,
+            Phase::Idle(..) if self.dismissed.get() => return Poll::Ready(End::TimedOut(false)),
+            Phase::Idle(since, _) => since + limits.client_idle_timeout,
+            Phase::Busy => return self.poll_busy(cx, timer, blocked, limits.client_idle_timeout),
+        };
+        timer.poll(cx, end).map(|()| {
+            let partial = matches!(self.phase.get(), Phase::Head(_)) && self.watch.bytes_read() > 0;
+            End::TimedOut(partial)
+        })
+    }
+
+    /// While a request is served: a client that takes nothing for too long is let go, and so is one that reset.
+    fn poll_busy(
+        &self,
+        cx: &mut Context<'_>,
+        timer: &mut Deadline,
+        blocked: &mut Option<Instant>,
+        patience: Duration,
+    ) -> Poll<End> {
+        if self.watch.is_blocked() {
+            let since = *blocked.get_or_insert_with(Instant::now);
+            return timer.poll(cx, since + patience).map(|()| End::TimedOut(false));
+        }
+        *blocked = None;
+        if self.upload_done.get() {
+            self.socket.poll_reset(cx).map(|()| End::Reset)
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+/// Serve a client until it ends, resets, or runs out of time.
+pub(super) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Peer) {
+    let limits = worker.shared.published.load().edge.limits;
+    let socket = stream.socket();
+    let (io, watch) = Io::new(stream);
+    let client = Rc::new(Client {
+        peer: Rc::new(peer),
+        phase: Cell::new(Phase::Head(Instant::now())),
+        watch,
+        socket,
+        waker: Cell::new(None),
+        dismissed: Cell::new(false),
+        upload_done: Cell::new(false),
+    });
+    let _listed = worker.list_client(&client);
+    let service = {
+        let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
+        service_fn(move |request| forward(Rc::clone(&worker), Rc::clone(&client), request))
+    };
+    let mut connection = builder(&limits).serve_connection(io, service);
+    let mut timer = Deadline::new(Instant::now() + limits.client_header_timeout);
+    let mut blocked = None;
+    let end = std::future::poll_fn(|cx| {
+        if worker.stopping() && !client.dismissed.get() {
+            client.waker.set(Some(cx.waker().clone()));
+        }
+        if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(End::Served(result));
+        }
+        client.poll_end(cx, &mut timer, &mut blocked, &limits)
+    })
+    .await;
+    match end {
+        End::Served(Err(error)) => worker.refused_by_parser(&error),
+        End::Served(Ok(())) | End::Reset | End::TimedOut(false) => {}
+        End::TimedOut(true) => {
+            worker.head_timed_out();
+            say_timeout(connection.into_parts().io.into_inner()).await;
+        }
+    }
+}
+
+fn builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .half_close(true)
+        .max_header_size(limits.header_bytes)
+        .max_buf_size(limits.header_bytes.clamp(BUFFER_MIN, BUFFER_MAX).max(64 * 1024))
+        // Both timers are ours: hyper's counts keep-alive time too and closes without a word.
+        .header_read_timeout(None);
+    if limits.header_count != 100 {
+        // hyper's default needs no allocation; any other number costs one a request.
+        builder.max_headers(limits.header_count);
+    }
+    builder
+}
+
+/// hyper is out of the way; one short write, and no waiting for a client that takes nothing.
+async fn say_timeout(mut stream: Stream) {
+    let say = async {
+        stream.write_all(reply::HEAD_TIMEOUT).await?;
+        stream.shutdown().await
+    };
+    // A failure means that the client is gone, which was to be expected.
+    let _ = tokio::time::timeout(Duration::from_secs(1), say).await;
+}

@@ -1,0 +1,273 @@
+//! One request's account: made at its head, closed when its last byte is through or it is given up.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::header::{HOST, HeaderMap, HeaderValue, REFERER, USER_AGENT};
+use http::{Method, Uri, Version};
+
+use super::error::{ProxyError, Side};
+use super::headers::{Peer, X_REQUEST_ID};
+use super::worker::Worker;
+use crate::metrics::{PoolCells, Record};
+use crate::routing::Lane;
+use crate::upstream::Claim;
+
+/// Status in the log of a request whose client went away first (nginx's number).
+const CLIENT_GONE: u16 = 499;
+
+/// A request from its head to its last byte. Dropping it is the end of the request: it releases the claim, counts
+/// and logs. Both bodies hold it, so it ends with the later one.
+pub(super) struct Exchange {
+    worker: Rc<Worker>,
+    /// Set once a service is known; until then the worker's own cells count.
+    cells: RefCell<Option<Arc<PoolCells>>>,
+    lane: RefCell<Option<Arc<Lane>>>,
+    claim: RefCell<Option<Claim>>,
+    method: Method,
+    start: Instant,
+    status: Cell<u16>,
+    upstream: Cell<Option<Duration>>,
+    error: Cell<Option<ProxyError>>,
+    cut: Cell<Option<&'static str>>,
+    retries: Cell<u32>,
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
+    log: Option<Box<Logged>>,
+}
+
+/// What only the access log wants; not gathered when it is off.
+struct Logged {
+    peer: Rc<Peer>,
+    uri: Uri,
+    version: Version,
+    host: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+    trace: Option<HeaderValue>,
+    request_id: RefCell<Option<HeaderValue>>,
+    names: RefCell<Option<(String, String)>>,
+}
+
+impl Exchange {
+    /// The account of a request whose head has just come.
+    pub(super) fn begin(worker: &Rc<Worker>, peer: &Rc<Peer>, head: &http::request::Parts) -> Rc<Self> {
+        let log = worker.logs().then(|| Box::new(Logged::of(peer, head)));
+        Rc::new(Self {
+            worker: Rc::clone(worker),
+            cells: RefCell::new(None),
+            lane: RefCell::new(None),
+            claim: RefCell::new(None),
+            method: head.method.clone(),
+            start: Instant::now(),
+            status: Cell::new(0),
+            upstream: Cell::new(None),
+            error: Cell::new(None),
+            cut: Cell::new(None),
+            retries: Cell::new(0),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+            log,
+        })
+    }
+
+    /// When the head came.
+    pub(super) fn started(&self) -> Instant {
+        self.start
+    }
+
+    /// A lane was chosen and an endpoint claimed; on a second try this replaces the first.
+    pub(super) fn claimed(&self, lane: &Arc<Lane>, claim: Claim) {
+        *self.claim.borrow_mut() = Some(claim);
+        self.counted_by(&lane.cells);
+        *self.lane.borrow_mut() = Some(Arc::clone(lane));
+    }
+
+    /// The service is known, the color is not: its answers are counted apart.
+    pub(super) fn undecided(&self, cells: &Arc<PoolCells>, app: &str, service: &str) {
+        self.counted_by(cells);
+        if let Some(log) = &self.log {
+            *log.names.borrow_mut() = Some((app.to_owned(), service.to_owned()));
+        }
+    }
+
+    fn counted_by(&self, cells: &Arc<PoolCells>) {
+        let mut current = self.cells.borrow_mut();
+        if let Some(before) = current.as_ref() {
+            if Arc::ptr_eq(before, cells) {
+                return;
+            }
+            before.in_flight.add(-1);
+        }
+        cells.in_flight.add(1);
+        *current = Some(Arc::clone(cells));
+    }
+
+    /// The endpoint claimed and the gate it was claimed through.
+    pub(super) fn with_claim<T>(&self, f: impl FnOnce(&Claim) -> T) -> Option<T> {
+        self.claim.borrow().as_ref().map(f)
+    }
+
+    /// Give the claim up before another is taken: nothing was sent.
+    pub(super) fn unclaim(&self) {
+        self.claim.borrow_mut().take();
+    }
+
+    /// The request goes out once more.
+    pub(super) fn retried(&self) {
+        self.retries.set(self.retries.get() + 1);
+        if let Some(cells) = self.cells.borrow().as_ref() {
+            cells.retries.add(1);
+        }
+    }
+
+    /// The app's head is there.
+    pub(super) fn answered(&self, status: u16, since_sent: Duration) {
+        self.status.set(status);
+        self.upstream.set(Some(since_sent));
+        if let Some(cells) = self.cells.borrow().as_ref() {
+            cells.upstream.record(since_sent);
+        }
+    }
+
+    /// The proxy answers itself.
+    pub(super) fn refused(&self, error: ProxyError) {
+        self.error.set(Some(error));
+        self.status.set(if error == ProxyError::ClientGone {
+            CLIENT_GONE
+        } else {
+            error.status().as_u16()
+        });
+    }
+
+    /// The answer was cut short, and why.
+    pub(super) fn cut(&self, why: &'static str) {
+        self.cut.set(Some(why));
+    }
+
+    /// Body bytes that came from the client.
+    pub(super) fn received(&self, bytes: u64) {
+        self.bytes_in.set(self.bytes_in.get() + bytes);
+    }
+
+    /// Body bytes that went to the client.
+    pub(super) fn sent(&self, bytes: u64) {
+        self.bytes_out.set(self.bytes_out.get() + bytes);
+    }
+
+    /// The id it goes by.
+    pub(super) fn named(&self, headers: &HeaderMap) {
+        if let Some(log) = &self.log {
+            *log.request_id.borrow_mut() = headers.get(X_REQUEST_ID).cloned();
+        }
+    }
+
+    fn failed_for_the_client(&self) -> bool {
+        self.cut.get().is_some_and(|why| why != CUT_BY_CLIENT)
+            || self
+                .error
+                .get()
+                .is_some_and(|error| error.side() != Side::Downstream)
+    }
+}
+
+/// The reason noted when the client itself ended an answer.
+pub(super) const CUT_BY_CLIENT: &str = "client went away in mid-answer";
+
+impl Logged {
+    fn of(peer: &Rc<Peer>, head: &http::request::Parts) -> Self {
+        let header = |name| head.headers.get(name).cloned();
+        Self {
+            peer: Rc::clone(peer),
+            uri: head.uri.clone(),
+            version: head.version,
+            host: head.headers.get(HOST).cloned(),
+            user_agent: header(USER_AGENT),
+            referer: header(REFERER),
+            trace: head.headers.get("traceparent").cloned(),
+            request_id: RefCell::new(None),
+            names: RefCell::new(None),
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let duration = self.start.elapsed();
+        if self.status.get() == 0 {
+            self.refused(ProxyError::ClientGone);
+        }
+        let status = self.status.get();
+        match self.cells.borrow().as_deref() {
+            Some(cells) => {
+                cells.in_flight.add(-1);
+                if self.failed_for_the_client() {
+                    cells.failed.add(1);
+                }
+                cells.finished(&self.method, status, duration);
+            }
+            None => self
+                .worker
+                .cells
+                .unrouted
+                .finished(&self.method, status, duration),
+        }
+        if let Some(log) = &self.log {
+            self.write(log, status, duration);
+        }
+        // The claim goes last: whoever sees the drain end also finds the request counted.
+        self.claim.borrow_mut().take();
+    }
+}
+
+impl Exchange {
+    fn write(&self, log: &Logged, status: u16, duration: Duration) {
+        let lane = self.lane.borrow();
+        let claim = self.claim.borrow();
+        let names = log.names.borrow();
+        let (app, service) = match (lane.as_ref(), names.as_ref()) {
+            (Some(lane), _) => (
+                Some(lane.settings.app.as_str()),
+                Some(lane.settings.service.as_str()),
+            ),
+            (None, Some((app, service))) => (Some(app.as_str()), Some(service.as_str())),
+            (None, None) => (None, None),
+        };
+        let endpoint = claim.as_ref().map(|claim| claim.endpoint().label.as_str());
+        self.worker.log(&Record {
+            time: SystemTime::now(),
+            client: log.peer.ip,
+            method: self.method.as_str(),
+            host: bytes(log.host.as_ref()),
+            path: log.uri.path().as_bytes(),
+            version: log.version,
+            status,
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+            duration,
+            upstream_duration: self.upstream.get(),
+            app,
+            service,
+            color: lane.as_ref().map(|lane| lane.color),
+            endpoint,
+            request_id: bytes(log.request_id.borrow().as_ref()),
+            trace_id: bytes(log.trace.as_ref()).and_then(trace_id),
+            user_agent: bytes(log.user_agent.as_ref()),
+            referer: bytes(log.referer.as_ref()),
+            retries: self.retries.get(),
+            error: self.cut.get().or(self.error.get().map(ProxyError::as_str)),
+        });
+    }
+}
+
+fn bytes(value: Option<&HeaderValue>) -> Option<&[u8]> {
+    value.map(HeaderValue::as_bytes)
+}
+
+/// The trace id of a W3C `traceparent`: `version-traceid-parentid-flags`.
+fn trace_id(traceparent: &[u8]) -> Option<&[u8]> {
+    let id = traceparent.split(|byte| *byte == b'-').nth(1)?;
+    (id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit)).then_some(id)
+}

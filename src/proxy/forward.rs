@@ -1,0 +1,462 @@
+//! The request path.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant as StdInstant;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::body::{ReplyBody, RequestBody, Upload};
+use super::client::Client;
+use super::deadline::Deadline;
+use super::error::ProxyError;
+use super::exchange::Exchange;
+use super::headers::{
+    X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, prepare_request, prepare_response,
+};
+use super::reply;
+use super::worker::Worker;
+use crate::config::HostHeader;
+use crate::routing::{HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
+use crate::upstream::{ConnectError, Line};
+
+/// Tries in all when connecting fails: the second goes to another endpoint if there is one.
+const CONNECT_TRIES: u32 = 2;
+
+/// Serve one request: route, choose, claim, prepare, send, answer. Recording happens when the [`Exchange`] drops.
+pub(super) async fn forward(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Infallible> {
+    let (head, body) = request.into_parts();
+    let serving = Serving(client);
+    serving.0.begins(!body.is_end_stream());
+    let exchange = Exchange::begin(&worker, &serving.0.peer, &head);
+    let was_http10 = head.version == Version::HTTP_10;
+    let mut response = match attempt(&worker, &serving.0, &exchange, head, body).await {
+        Ok(response) => response,
+        Err(Failure { error, message }) => {
+            exchange.refused(error);
+            let response = reply::refusal(error, message.as_deref());
+            response.map(|body| body.accounted(&exchange))
+        }
+    };
+    if worker.stopping() {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if !was_http10 {
+        *response.version_mut() = Version::HTTP_11;
+    }
+    Ok(response.map(|body| body.serving(serving)))
+}
+
+/// The client's connection is busy as long as this lives; it moves from the request's path into the answer's body.
+pub(super) struct Serving(Rc<Client>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.ends();
+    }
+}
+
+/// Why a request is answered by the proxy itself.
+struct Failure {
+    error: ProxyError,
+    /// Words in place of the usual ones.
+    message: Option<String>,
+}
+
+impl From<ProxyError> for Failure {
+    fn from(error: ProxyError) -> Self {
+        Self { error, message: None }
+    }
+}
+
+async fn attempt(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    exchange: &Rc<Exchange>,
+    mut head: http::request::Parts,
+    body: Incoming,
+) -> Result<Response<ReplyBody>, Failure> {
+    let mut hosts = HostBuffer::new();
+    let host = check_head(&head, &mut hosts)?;
+    let special = worker.special(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
+    let mut tried = None;
+    let mut tries = 0;
+    let (lane, mut line) = loop {
+        // 1–3: route, choose, claim. Synchronous; the table's guard is gone when this returns.
+        let lane = match decide(worker, exchange, host, head.uri.path(), special, tried)? {
+            Decision::Send(lane) => lane,
+            Decision::Wait(queue) => {
+                hold(worker, &queue).await?;
+                continue;
+            }
+        };
+        if tries == 0 {
+            check_limits(&lane, &head, &body)?;
+        }
+        // 5: reuse or dial. Only a failed connect comes back here: nothing was sent.
+        match line_for(worker, exchange, &lane, may_repeat(&head.method, &body)).await {
+            Ok(line) => break (lane, line),
+            Err(error) => {
+                tries += 1;
+                tried = exchange.with_claim(|claim| claim.endpoint().id);
+                exchange.unclaim();
+                if tries == CONNECT_TRIES {
+                    return Err(connect_error(&error).into());
+                }
+            }
+        }
+    };
+    // 4: prepare.
+    let upload = (!body.is_end_stream()).then(|| {
+        let limits = &lane.settings.limits;
+        Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
+    });
+    let expects = head.headers.contains_key(http::header::EXPECT);
+    prepare(worker, client, exchange, &lane, &mut head);
+    let mut body = RequestBody::new(body, upload.clone());
+    if upload.is_some() && !expects {
+        body.prime().await;
+    }
+    let method = head.method.clone();
+    let mut request = Request::from_parts(head, body);
+    // 5: send. What was never sent is sent again on another connection; anything else is not.
+    let sent_at = StdInstant::now();
+    let answer = loop {
+        exchange.with_claim(|claim| line.carries(claim.gate()));
+        match answer_in_time(line.sender().try_send_request(request), &lane, upload.as_deref()).await {
+            Ok(answer) => break answer,
+            Err(Unanswered::NeverSent(again)) => {
+                request = *again;
+                exchange.retried();
+                let repeat = may_repeat(&method, request.body());
+                line = line_for(worker, exchange, &lane, repeat)
+                    .await
+                    .map_err(|error| connect_error(&error))?;
+            }
+            Err(Unanswered::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
+                return Err(ProxyError::DrainExpired.into());
+            }
+            Err(Unanswered::Failed(error)) => return Err(error.into()),
+        }
+    };
+    exchange.answered(answer.status().as_u16(), sent_at.elapsed());
+    // 6: answer.
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked for it: `Upgrade` was not passed on.
+        return Err(ProxyError::BadAnswer.into());
+    }
+    Ok(carry(worker, exchange, &lane, line, answer, special).await)
+}
+
+/// What hyper lets through and a proxy must not (RFC 9112 §3.2, RFC 9110 §7.2).
+fn check_head<'b>(head: &http::request::Parts, hosts: &'b mut HostBuffer) -> Result<&'b str, ProxyError> {
+    if head.method == Method::CONNECT {
+        return Err(ProxyError::Malformed("CONNECT is not served"));
+    }
+    let mut given = head.headers.get_all(HOST).iter();
+    let field = match (given.next(), given.next()) {
+        (Some(_), Some(_)) => return Err(ProxyError::Malformed("several Host fields")),
+        (None, _) if head.version != Version::HTTP_10 => return Err(ProxyError::Malformed("no Host field")),
+        (field, _) => field,
+    };
+    let field = match field {
+        Some(value) => Some(
+            value
+                .to_str()
+                .map_err(|_| ProxyError::Malformed("invalid Host field"))?,
+        ),
+        None => None,
+    };
+    // The field must be valid even where the absolute form overrides it: others may read it.
+    let authority = match (head.uri.authority(), field) {
+        (Some(authority), _) => authority.as_str(),
+        (None, Some(field)) => field,
+        (None, None) => return Ok(""),
+    };
+    if authority.contains('@') {
+        return Err(ProxyError::Malformed("user information in the target"));
+    }
+    if let Some(field) = field
+        && head.uri.authority().is_some()
+        && HostBuffer::new().normalise(field).is_none()
+    {
+        return Err(ProxyError::Malformed("invalid Host field"));
+    }
+    hosts
+        .normalise(authority)
+        .ok_or(ProxyError::Malformed("invalid Host field"))
+}
+
+/// Where a request goes now.
+enum Decision {
+    /// Through this lane; the endpoint is claimed.
+    Send(Arc<Lane>),
+    /// Nowhere yet: wait in this room and decide again.
+    Wait(Arc<HoldQueue>),
+}
+
+/// Steps 1 to 3. The table's guard never leaves this function.
+fn decide(
+    worker: &Worker,
+    exchange: &Exchange,
+    host: &str,
+    path: &str,
+    special: Special,
+    tried: Option<u64>,
+) -> Result<Decision, Failure> {
+    loop {
+        let table = worker.shared.published.load();
+        let (app, service) = table.find(host, path).ok_or(ProxyError::NoRoute)?;
+        let undecided = || {
+            if let Some(cells) = service.undecided.workers.get(worker.index) {
+                exchange.undecided(cells, &app.name, &service.name);
+            }
+        };
+        let choice = match choose(app, service, worker.index, path, special) {
+            Ok(choice) => choice,
+            Err(Unavailable::Maintenance) => {
+                undecided();
+                return Err(Failure {
+                    error: ProxyError::Maintenance,
+                    message: app.maintenance.clone(),
+                });
+            }
+            Err(Unavailable::Held) => {
+                undecided();
+                let queue = app.hold.as_ref().ok_or(ProxyError::HoldOverflow)?;
+                return Ok(Decision::Wait(Arc::clone(queue)));
+            }
+        };
+        let lane = &service.pools[choice.color].lanes[worker.index];
+        match lane.pick(worker.ticket(), choice.explicit, tried) {
+            Ok(claim) => {
+                exchange.claimed(lane, claim);
+                return Ok(Decision::Send(Arc::clone(lane)));
+            }
+            // Publish comes before close, so a newer table is there to be loaded.
+            Err(PickError::Closed) => {}
+            Err(PickError::Empty) => {
+                exchange.undecided(&lane.cells, &app.name, &service.name);
+                return Err(ProxyError::NoHealthyEndpoint.into());
+            }
+        }
+    }
+}
+
+/// Wait for the hold to end. No claim is held and no byte of the body is read meanwhile.
+async fn hold(worker: &Worker, queue: &Arc<HoldQueue>) -> Result<(), ProxyError> {
+    let ticket = queue.enter().ok_or(ProxyError::HoldOverflow)?;
+    let released = worker.released.notified();
+    // The table may have changed between the decision and here; the waiter is registered, so look again.
+    let mut released = std::pin::pin!(released);
+    released.as_mut().enable();
+    if !worker.is_still_held(queue) {
+        return Ok(());
+    }
+    let outcome = tokio::time::timeout_at(queue.until.into(), released).await;
+    drop(ticket);
+    match outcome {
+        Ok(()) => Ok(()),
+        // The controller releases before this; if it has not, it is in trouble, and so is this request.
+        Err(_) if worker.is_still_held(queue) => Err(ProxyError::HoldOverflow),
+        Err(_) => Ok(()),
+    }
+}
+
+fn check_limits(lane: &Lane, head: &http::request::Parts, body: &Incoming) -> Result<(), ProxyError> {
+    let limits = &lane.settings.limits;
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    if target > limits.uri_bytes {
+        return Err(ProxyError::TargetTooLong);
+    }
+    if limits.body_bytes > 0 && body.size_hint().lower() > limits.body_bytes {
+        return Err(ProxyError::BodyTooLarge);
+    }
+    Ok(())
+}
+
+/// Whether sending a request twice by accident does no harm (RFC 9110 §9.2.2), and its body is not a stream.
+fn may_repeat(method: &Method, body: &impl Body) -> bool {
+    body.is_end_stream() && method.is_idempotent()
+}
+
+async fn line_for(
+    worker: &Rc<Worker>,
+    exchange: &Exchange,
+    lane: &Lane,
+    may_repeat: bool,
+) -> Result<Line<RequestBody>, ConnectError> {
+    let id = exchange.with_claim(|claim| claim.endpoint().id).unwrap_or(0);
+    if let Some(line) = worker.connections.take(id, StdInstant::now(), !may_repeat) {
+        return Ok(line);
+    }
+    let Some(endpoint) = exchange.with_claim(|claim| Arc::clone(claim.endpoint())) else {
+        return Err(ConnectError::Io(std::io::Error::other("no endpoint claimed")));
+    };
+    let settings = &lane.settings;
+    let opened = worker
+        .connections
+        .open(&endpoint, settings.timeouts.connect, &settings.limits)
+        .await;
+    match &opened {
+        Ok(_) => endpoint.connected(),
+        Err(error) => {
+            endpoint.connect_failed();
+            tracing::debug!(endpoint = %endpoint.key.target, %error, "connect failed");
+        }
+    }
+    opened
+}
+
+fn connect_error(error: &ConnectError) -> ProxyError {
+    match error {
+        ConnectError::Timeout(_) => ProxyError::ConnectTimeout,
+        ConnectError::Io(_) | ConnectError::Handshake(_) => ProxyError::ConnectFailed,
+    }
+}
+
+/// Step 4: the head as the app shall see it.
+fn prepare(
+    worker: &Worker,
+    client: &Client,
+    exchange: &Exchange,
+    lane: &Lane,
+    head: &mut http::request::Parts,
+) {
+    if let Some(authority) = head.uri.authority() {
+        // The absolute form's host is the request's host (RFC 9112 §3.2.2).
+        if let Ok(value) = HeaderValue::try_from(authority.as_str()) {
+            head.headers.insert(HOST, value);
+        }
+    }
+    if head.uri.scheme().is_some() || lane.settings.strip.is_some() {
+        head.uri = origin_form(&head.uri, lane.settings.strip.as_deref());
+    }
+    head.version = Version::HTTP_11;
+    let rules = &lane.settings.headers;
+    let endpoint = || {
+        let written = exchange.with_claim(|claim| claim.endpoint().key.address.to_string());
+        HeaderValue::try_from(written.unwrap_or_default()).unwrap_or(HeaderValue::from_static("localhost"))
+    };
+    let table = worker.shared.published.load();
+    prepare_request(
+        &mut head.headers,
+        rules,
+        &client.peer,
+        &table.edge.trusted,
+        &worker.ids,
+        endpoint,
+    );
+    if matches!(rules.host, HostHeader::Preserve) && !head.headers.contains_key(HOST) {
+        // An HTTP/1.0 client may leave it out; what goes on is HTTP/1.1.
+        head.headers.insert(HOST, endpoint());
+    }
+    exchange.named(&head.headers);
+}
+
+/// Path and query alone, without the prefix that the service strips.
+fn origin_form(uri: &Uri, strip: Option<&str>) -> Uri {
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    let rest = strip
+        .and_then(|prefix| target.strip_prefix(prefix))
+        .unwrap_or(target);
+    if rest.starts_with('/') {
+        return rest.parse().unwrap_or(Uri::from_static("/"));
+    }
+    format!("/{rest}").parse().unwrap_or(Uri::from_static("/"))
+}
+
+/// Why there is no answer.
+enum Unanswered {
+    /// Not a byte was sent: here is the request again.
+    NeverSent(Box<Request<RequestBody>>),
+    /// Anything else.
+    Failed(ProxyError),
+}
+
+/// Wait for the answer's head, from the last that moved of the request.
+async fn answer_in_time(
+    sent: impl Future<
+        Output = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<RequestBody>>>,
+    >,
+    lane: &Lane,
+    upload: Option<&Upload>,
+) -> Result<Response<Incoming>, Unanswered> {
+    let mut sent = std::pin::pin!(sent);
+    let begun = Instant::now();
+    let patience = lane.settings.timeouts.first_byte;
+    let mut timer = Deadline::new(begun + patience);
+    let answered = std::future::poll_fn(|cx| {
+        if let Poll::Ready(answered) = sent.as_mut().poll(cx) {
+            return Poll::Ready(Some(answered));
+        }
+        let moved = upload.map_or(begun, |upload| upload.progress().max(begun));
+        timer.poll(cx, moved + patience).map(|()| None)
+    })
+    .await;
+    match answered {
+        Some(Ok(answer)) => Ok(answer),
+        None => Err(Unanswered::Failed(ProxyError::FirstByteTimeout)),
+        Some(Err(mut error)) => Err(match error.take_message() {
+            Some(request) => Unanswered::NeverSent(Box::new(request)),
+            None => Unanswered::Failed(why_unanswered(error.error(), upload)),
+        }),
+    }
+}
+
+fn why_unanswered(error: &hyper::Error, upload: Option<&Upload>) -> ProxyError {
+    if let Some(error) = upload.and_then(Upload::error) {
+        return error;
+    }
+    if error.is_parse() || error.is_parse_status() {
+        ProxyError::BadAnswer
+    } else {
+        ProxyError::Reset
+    }
+}
+
+/// Step 6: the answer as the client shall see it, with its body on the way.
+async fn carry(
+    worker: &Rc<Worker>,
+    exchange: &Rc<Exchange>,
+    lane: &Lane,
+    line: Line<RequestBody>,
+    answer: Response<Incoming>,
+    special: Special,
+) -> Response<ReplyBody> {
+    let (mut head, body) = answer.into_parts();
+    prepare_response(&mut head.headers, &lane.settings.headers);
+    if let Some((name, value)) = &lane.exposed {
+        head.headers.insert(name.clone(), value.clone());
+    }
+    if special == Special::Verify {
+        head.headers
+            .insert(X_CUTOVER_COLOR, HeaderValue::from_static(lane.color.as_str()));
+        head.headers
+            .insert(X_CUTOVER_GENERATION, HeaderValue::from(lane.generation));
+    }
+    if head.status == StatusCode::NO_CONTENT {
+        // RFC 9110 §8.6: a 204 has no Content-Length; some apps send one.
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    let timeouts = &lane.settings.timeouts;
+    let exchange = Rc::clone(exchange);
+    let keep = timeouts.upstream_idle;
+    let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, keep, timeouts.idle).await;
+    Response::from_parts(head, body)
+}

@@ -1,0 +1,18 @@
+//! The data plane: N workers, each with its own runtime, its own handle on every listener, its own connections.
+//!
+//! [`forward`](forward) is *the* request path and reads from top to bottom like the list in `ARCHITECTURE.md`.
+
+mod body;
+mod client;
+mod deadline;
+mod error;
+mod exchange;
+mod forward;
+mod headers;
+mod listener;
+mod reply;
+mod request_id;
+mod worker;
+
+pub use listener::{BindError, Listener, bind};
+pub use worker::{Phase, Plane, Shared, start};

@@ -1,0 +1,57 @@
+//! The proxy's own answers: short, plain, never a stack.
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+
+use super::body::ReplyBody;
+use super::error::ProxyError;
+
+/// The answer to a request that is not forwarded. `message` replaces the usual words (maintenance).
+pub(super) fn refusal(error: ProxyError, message: Option<&str>) -> Response<ReplyBody> {
+    let status = error.status();
+    let words = message.filter(|text| !text.is_empty()).unwrap_or(match error {
+        ProxyError::Malformed(why) => why,
+        _ => error.as_str(),
+    });
+    let mut response = Response::new(ReplyBody::own(text(status, words)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    if let Some(seconds) = error.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+    }
+    if error.closes() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn text(status: StatusCode, words: &str) -> Bytes {
+    let reason = status.canonical_reason().unwrap_or("");
+    Bytes::from(format!("{} {reason}: {words}\n", status.as_u16()))
+}
+
+/// A whole 408 for a client that did not finish its head: hyper is out of the way by then.
+pub(super) const HEAD_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
+    content-type: text/plain; charset=utf-8\r\ncontent-length: 42\r\n\r\n\
+    408 Request Timeout: request head timeout\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_canned_408_says_its_own_length() {
+        let text = std::str::from_utf8(HEAD_TIMEOUT).unwrap_or_default();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+        assert!(
+            head.contains(&format!("content-length: {}", body.len())),
+            "{}",
+            body.len()
+        );
+    }
+}

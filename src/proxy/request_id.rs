@@ -1,0 +1,90 @@
+//! Request ids: 32 hex digits, unique enough to find one request in the logs of both sides.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+
+use http::HeaderValue;
+
+/// A worker's source of ids.
+#[derive(Debug)]
+pub(super) struct RequestIds {
+    /// Random in each process and worker.
+    prefix: u64,
+    next: Cell<u64>,
+}
+
+/// Ids from elsewhere longer than this are replaced.
+const ACCEPTED_MAX: usize = 128;
+
+impl RequestIds {
+    /// A source seeded from the system's randomness.
+    pub(super) fn new() -> Self {
+        let random = || RandomState::new().hash_one(std::process::id());
+        Self {
+            prefix: random(),
+            next: Cell::new(random()),
+        }
+    }
+
+    /// A new id.
+    pub(super) fn next(&self) -> HeaderValue {
+        let count = self.next.replace(self.next.get().wrapping_add(1));
+        let mut text = [0; 32];
+        hex(self.prefix, &mut text[..16]);
+        hex(mix(count), &mut text[16..]);
+        HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
+    }
+}
+
+/// Whether an id that came with a request may be passed on.
+pub(super) fn acceptable(id: &HeaderValue) -> bool {
+    !id.is_empty() && id.len() <= ACCEPTED_MAX && id.as_bytes().iter().all(u8::is_ascii_graphic)
+}
+
+/// Spread a counter over all bits (the finaliser of splitmix64).
+fn mix(mut n: u64) -> u64 {
+    n = (n ^ (n >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    n = (n ^ (n >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    n ^ (n >> 31)
+}
+
+fn hex(n: u64, out: &mut [u8]) {
+    for (at, digit) in out.iter_mut().enumerate() {
+        let nibble = usize::try_from((n >> (60 - 4 * at)) & 0xF).unwrap_or(0);
+        *digit = b"0123456789abcdef"[nibble];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_32_hex_digits_and_differ() {
+        let ids = RequestIds::new();
+        let made: HashSet<_> = (0..1_000).map(|_| ids.next()).collect();
+        assert_eq!(made.len(), 1_000);
+        for id in made {
+            assert!(
+                id.len() == 32 && id.as_bytes().iter().all(u8::is_ascii_hexdigit),
+                "{id:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn ids_that_could_break_a_log_are_not_accepted() {
+        let long = "x".repeat(129);
+        for (id, fine) in [
+            ("abc-123", true),
+            ("", false),
+            ("a b", false),
+            (long.as_str(), false),
+        ] {
+            let value = HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static(""));
+            assert_eq!(acceptable(&value), fine, "{id:?}");
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! A worker: one thread, one runtime, its own connections and cells. And the plane: all of them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::MissedTickBehavior;
+
+use super::body::RequestBody;
+use super::client::Client;
+use super::listener::{Listener, accept_loop};
+use super::request_id::RequestIds;
+use crate::metrics::{AccessLog, Record, Registry, WorkerCells, WorkerLog};
+use crate::routing::{HoldQueue, Published, Special};
+use crate::upstream::{Connections, Line};
+
+/// How long silent connections may still speak after a shutdown began: then they are closed.
+const LINGER: Duration = Duration::from_secs(2);
+/// How often old connections are swept and log lines leave at the latest.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How far a shutdown has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Serving.
+    Running,
+    /// No longer accepting; what runs is finished.
+    Closing,
+    /// At once.
+    Killed,
+}
+
+/// What all workers share. Nothing in it is written on the request path.
+#[derive(Debug)]
+pub struct Shared {
+    /// The routing table.
+    pub published: Published,
+    /// The metric cells.
+    pub registry: Arc<Registry>,
+    /// Open client connections of the process that are still allowed.
+    pub permits: Arc<Semaphore>,
+    /// The secret by which a proof is known; new in every process.
+    pub verify_secret: HeaderValue,
+    /// How far a shutdown has come.
+    pub phase: watch::Receiver<Phase>,
+    /// The access log.
+    pub log: Arc<AccessLog>,
+}
+
+/// The running workers.
+#[derive(Debug)]
+pub struct Plane {
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Start a worker for each set of cells in the registry.
+///
+/// # Errors
+/// A thread or a handle on a listener could not be had.
+pub fn start(shared: &Arc<Shared>, listeners: &[Listener]) -> io::Result<Plane> {
+    let spawn = |index: usize| {
+        let handles = listeners
+            .iter()
+            .map(Listener::handle)
+            .collect::<io::Result<Vec<_>>>()?;
+        let shared = Arc::clone(shared);
+        std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || keep_running(index, &shared, &handles))
+    };
+    let count = shared.registry.worker_cells.len();
+    Ok(Plane {
+        threads: (0..count).map(spawn).collect::<io::Result<_>>()?,
+    })
+}
+
+impl Plane {
+    /// Wait until every worker has finished; the phase tells them when.
+    pub fn join(self) {
+        for thread in self.threads {
+            // A worker's panic was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+
+    /// Whether every worker has finished.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+}
+
+/// A worker that dies is started again with its index: its claims were released by the fall, its cells remain.
+fn keep_running(index: usize, shared: &Arc<Shared>, listeners: &[Listener]) {
+    loop {
+        let handles = listeners
+            .iter()
+            .map(Listener::handle)
+            .collect::<io::Result<Vec<_>>>();
+        let outcome = catch_unwind(AssertUnwindSafe(|| run(index, shared, handles?)));
+        match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => tracing::error!(worker = index, %error, "worker failed; starting it again"),
+            Err(_) => tracing::error!(worker = index, "worker panicked; starting it again"),
+        }
+        if *shared.phase.borrow() != Phase::Running {
+            return;
+        }
+        std::thread::sleep(TICK);
+    }
+}
+
+fn run(index: usize, shared: &Arc<Shared>, listeners: Vec<Listener>) -> io::Result<()> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let worker = Rc::new(Worker::new(index, shared));
+        for (at, listener) in listeners.into_iter().enumerate() {
+            let accepting = accept_loop(Rc::clone(&worker), at, listener);
+            tokio::task::spawn_local(async move {
+                if let Err(error) = accepting.await {
+                    tracing::error!(%error, "a listener failed");
+                }
+            });
+        }
+        keep_house(&worker).await;
+    });
+    Ok(())
+}
+
+/// One worker, on its own thread.
+pub(super) struct Worker {
+    pub(super) index: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) connections: Rc<Connections<RequestBody>>,
+    pub(super) cells: Arc<WorkerCells>,
+    pub(super) ids: RequestIds,
+    /// Held requests wait here; woken by each publish.
+    pub(super) released: Notify,
+    stopping: Cell<bool>,
+    tickets: Cell<usize>,
+    open: Cell<usize>,
+    clients: RefCell<HashMap<u64, Weak<Client>>>,
+    next_client: Cell<u64>,
+    log: Option<RefCell<WorkerLog>>,
+    last_said: Cell<Option<Instant>>,
+}
+
+impl Worker {
+    fn new(index: usize, shared: &Arc<Shared>) -> Self {
+        Self {
+            index,
+            shared: Arc::clone(shared),
+            connections: Rc::default(),
+            cells: Arc::clone(&shared.registry.worker_cells[index]),
+            ids: RequestIds::new(),
+            released: Notify::new(),
+            stopping: Cell::new(false),
+            tickets: Cell::new(index),
+            open: Cell::new(0),
+            clients: RefCell::default(),
+            next_client: Cell::new(0),
+            log: shared.log.is_on().then(|| RefCell::new(shared.log.worker())),
+            last_said: Cell::new(None),
+        }
+    }
+
+    /// Whether the process is shutting down.
+    pub(super) fn stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Rises by one a request: where the walk over a pool's endpoints begins.
+    pub(super) fn ticket(&self) -> usize {
+        self.tickets.replace(self.tickets.get().wrapping_add(1))
+    }
+
+    /// What a request is, by the value of its proof header.
+    pub(super) fn special(&self, proof: Option<&HeaderValue>) -> Special {
+        match proof {
+            Some(secret) if *secret == self.shared.verify_secret => Special::Verify,
+            _ => Special::None,
+        }
+    }
+
+    /// Whether some app still lets requests wait in this room.
+    pub(super) fn is_still_held(&self, queue: &Arc<HoldQueue>) -> bool {
+        let table = self.shared.published.load();
+        table
+            .apps
+            .iter()
+            .filter_map(|app| app.hold.as_ref())
+            .any(|hold| Arc::ptr_eq(hold, queue))
+    }
+
+    /// Keep a connection whose answer is through. Its task may need a moment to see that.
+    pub(super) fn keep_line(self: &Rc<Self>, mut line: Line<RequestBody>, keep: Duration) {
+        if line.is_ready() {
+            self.connections.give_back(line, Instant::now(), keep);
+            return;
+        }
+        let worker = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let ready = tokio::time::timeout(keep, line.sender().ready()).await;
+            if let Ok(Ok(())) = ready {
+                worker.connections.give_back(line, Instant::now(), keep);
+            }
+        });
+    }
+
+    /// Whether there is an access log.
+    pub(super) fn logs(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// Write a line to the access log.
+    pub(super) fn log(&self, record: &Record<'_>) {
+        if let Some(log) = &self.log {
+            log.borrow_mut().write(record);
+        }
+    }
+
+    /// hyper refused a head and has answered by itself; count what it said.
+    pub(super) fn refused_by_parser(&self, error: &hyper::Error) {
+        let status = if error.is_parse_too_large() {
+            431
+        } else if error.is_parse() {
+            400
+        } else {
+            return;
+        };
+        self.cells
+            .unrouted
+            .finished(&unknown_method(), status, Duration::ZERO);
+        tracing::debug!(%error, status, "malformed request");
+    }
+
+    /// A client did not finish its head; it was told 408.
+    pub(super) fn head_timed_out(&self) {
+        self.cells
+            .unrouted
+            .finished(&unknown_method(), 408, Duration::ZERO);
+    }
+
+    /// Say something that would otherwise be said thousands of times a second.
+    pub(super) fn say_rarely(&self, say: impl FnOnce()) {
+        let now = Instant::now();
+        if self
+            .last_said
+            .get()
+            .is_none_or(|last| now - last > Duration::from_secs(1))
+        {
+            self.last_said.set(Some(now));
+            say();
+        }
+    }
+
+    /// Count a client's connection until this is dropped.
+    pub(super) fn count_connection(self: &Rc<Self>, listener: usize) -> Open {
+        self.open.set(self.open.get() + 1);
+        if let Some(gauge) = self.cells.connections.get(listener) {
+            gauge.add(1);
+        }
+        Open {
+            worker: Rc::clone(self),
+            listener,
+        }
+    }
+
+    /// Find the client again at shutdown, until this is dropped.
+    pub(super) fn list_client(self: &Rc<Self>, client: &Rc<Client>) -> Listed {
+        let id = self.next_client.replace(self.next_client.get() + 1);
+        self.clients.borrow_mut().insert(id, Rc::downgrade(client));
+        Listed {
+            worker: Rc::clone(self),
+            id,
+        }
+    }
+
+    fn dismiss_idle_clients(&self) {
+        let clients: Vec<_> = self.clients.borrow().values().filter_map(Weak::upgrade).collect();
+        for client in clients {
+            client.dismiss();
+        }
+    }
+
+    /// Bring connections and waiters in line with the newest table, then say so.
+    fn reconcile(&self) {
+        let table = self.shared.published.load_full();
+        let cuts = self.shared.published.cuts(self.index);
+        if !cuts.is_empty() {
+            self.connections.cut(&cuts);
+        }
+        let mut open = std::collections::HashSet::new();
+        for app in &table.apps {
+            let pools = app.services.iter().flat_map(|service| service.pools.iter());
+            let members = pools.flat_map(|(_, pool)| &pool.members);
+            let kept = members
+                .filter(|member| member.open.is_some() || (app.hold.is_some() && member.explicit.is_some()));
+            open.extend(kept.map(|member| member.endpoint.id));
+        }
+        self.connections
+            .sweep(Instant::now(), |endpoint| open.contains(&endpoint));
+        self.released.notify_waiters();
+        self.shared.published.applied(self.index, table.version);
+    }
+
+    fn flush_log(&self) {
+        if let Some(log) = &self.log {
+            log.borrow_mut().flush();
+        }
+    }
+}
+
+/// Any method that has no label of its own.
+fn unknown_method() -> http::Method {
+    http::Method::from_bytes(b"UNKNOWN").unwrap_or_default()
+}
+
+/// Reconcile at each publish, sweep at each tick, and end when the shutdown has come far enough.
+async fn keep_house(worker: &Rc<Worker>) {
+    worker.reconcile();
+    let mut phase = worker.shared.phase.clone();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut closing_since = None;
+    loop {
+        tokio::select! {
+            () = worker.shared.published.published(worker.index) => worker.reconcile(),
+            _ = tick.tick() => {
+                worker.connections.sweep(Instant::now(), |_| true);
+                worker.flush_log();
+            }
+            _ = phase.changed() => {}
+        }
+        let now = *phase.borrow_and_update();
+        if now >= Phase::Closing {
+            let since: Instant = *closing_since.get_or_insert_with(Instant::now);
+            worker.stopping.set(true);
+            if since.elapsed() >= LINGER {
+                worker.dismiss_idle_clients();
+            }
+            if now == Phase::Killed || worker.open.get() == 0 && since.elapsed() >= Duration::from_millis(10)
+            {
+                worker.flush_log();
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            phase.mark_changed();
+        }
+    }
+}
+
+/// A client's connection, counted.
+pub(super) struct Open {
+    worker: Rc<Worker>,
+    listener: usize,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.worker.open.set(self.worker.open.get() - 1);
+        if let Some(gauge) = self.worker.cells.connections.get(self.listener) {
+            gauge.add(-1);
+        }
+    }
+}
+
+/// A client's place in the worker's list.
+pub(super) struct Listed {
+    worker: Rc<Worker>,
+    id: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.worker.clients.borrow_mut().remove(&self.id);
+    }
+}

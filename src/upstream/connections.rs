@@ -1,0 +1,286 @@
+//! A worker's own connections to the apps: no lock, no sharing, gone with the worker.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Buf;
+use http_body::Body;
+use hyper::client::conn::http1::{self, SendRequest};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::AbortHandle;
+
+use super::{Endpoint, Target};
+use crate::config::Limits;
+use crate::wire::{Io, Socket, Stream};
+
+/// Unused connections kept to one endpoint by one worker. More were open at once only in a burst.
+const IDLE_MAX: usize = 1024;
+
+/// A connection unused for less than this is taken for alive without asking the kernel: an app that had closed it
+/// so soon would have said so with its last answer.
+const TRUSTED_FOR: Duration = Duration::from_millis(2);
+
+/// One worker's connections to all endpoints.
+pub struct Connections<B> {
+    idle: RefCell<HashMap<u64, Vec<Idle<B>>, ById>>,
+    lines: RefCell<HashMap<u64, Rc<LineState>, ById>>,
+    next_line: Cell<u64>,
+}
+
+type ById = BuildHasherDefault<IdHasher>;
+
+/// Ids are counted up by ourselves: any mixing would be work for nothing.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        // hashbrown takes the top seven bits for its tags, so spread a little.
+        self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 << 8) | u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = id;
+    }
+}
+
+struct Idle<B> {
+    line: Line<B>,
+    since: Instant,
+    expires: Instant,
+}
+
+/// One connection to an endpoint, with the right to send on it.
+pub struct Line<B> {
+    sender: SendRequest<B>,
+    socket: Socket,
+    state: Rc<LineState>,
+}
+
+/// What is known of a connection apart from who has it.
+#[derive(Debug)]
+struct LineState {
+    id: u64,
+    endpoint: u64,
+    /// The gate of the request that is on it; 0 = none.
+    gate: Cell<u64>,
+    /// It was ended by [`Connections::cut`].
+    cut: Cell<bool>,
+    abort: OnceCell<AbortHandle>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Not within the time.
+    #[error("no connection within {0:?}")]
+    Timeout(Duration),
+    /// The system refused.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// hyper refused.
+    #[error("{0}")]
+    Handshake(hyper::Error),
+}
+
+impl<B> Default for Connections<B> {
+    fn default() -> Self {
+        Self {
+            idle: RefCell::default(),
+            lines: RefCell::default(),
+            next_line: Cell::new(1),
+        }
+    }
+}
+
+impl<B> Connections<B>
+where
+    B: Body + 'static,
+    B::Data: Send + Buf,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// An unused connection to an endpoint, the most recently used first.
+    ///
+    /// `careful` asks the kernel about it whatever its age: for requests that must not be sent twice.
+    pub fn take(&self, endpoint: u64, now: Instant, careful: bool) -> Option<Line<B>> {
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.get_mut(&endpoint)?;
+        while let Some(Idle { line, since, expires }) = list.pop() {
+            let fresh = now < expires && line.sender.is_ready();
+            let trusted = !careful && now.saturating_duration_since(since) < TRUSTED_FOR;
+            if fresh && (trusted || line.socket.is_quiet()) {
+                return Some(line);
+            }
+        }
+        None
+    }
+
+    /// Keep a connection whose request and answer have ended.
+    pub fn give_back(&self, line: Line<B>, now: Instant, keep: Duration) {
+        line.state.gate.set(0);
+        if line.sender.is_closed() || line.state.cut.get() {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.entry(line.state.endpoint).or_default();
+        if list.len() < IDLE_MAX {
+            list.push(Idle {
+                line,
+                since: now,
+                expires: now + keep,
+            });
+        }
+    }
+
+    /// Open a connection. Its driver runs as a task of this worker until either side ends it.
+    ///
+    /// # Errors
+    /// No connection within `timeout`, or refused.
+    pub async fn open(
+        self: &Rc<Self>,
+        endpoint: &Endpoint,
+        timeout: Duration,
+        limits: &Limits,
+    ) -> Result<Line<B>, ConnectError> {
+        let stream = tokio::time::timeout(timeout, dial(&endpoint.key.target))
+            .await
+            .map_err(|_| ConnectError::Timeout(timeout))??;
+        let socket = stream.socket();
+        let (io, _) = Io::new(stream);
+        let mut builder = http1::Builder::new();
+        // An app may answer with larger heads than clients may send; hyper's own bound on fields stays.
+        builder.max_header_size(limits.header_bytes.max(64 * 1024));
+        let (sender, driver) = builder.handshake(io).await.map_err(ConnectError::Handshake)?;
+        let id = self.next_line.replace(self.next_line.get() + 1);
+        let state = Rc::new(LineState {
+            id,
+            endpoint: endpoint.id,
+            gate: Cell::new(0),
+            cut: Cell::new(false),
+            abort: OnceCell::new(),
+        });
+        self.lines.borrow_mut().insert(id, Rc::clone(&state));
+        let registered = Registered {
+            of: Rc::clone(self),
+            id,
+        };
+        let task = tokio::task::spawn_local(async move {
+            let _registered = registered;
+            // Its error reaches whoever waits for an answer on it; here it only ends.
+            let _ = driver.await;
+        });
+        let _ = state.abort.set(task.abort_handle());
+        Ok(Line {
+            sender,
+            socket,
+            state,
+        })
+    }
+
+    /// Close unused connections whose endpoint is not to be kept, and those unused for too long.
+    pub fn sweep(&self, now: Instant, keep: impl Fn(u64) -> bool) {
+        self.idle.borrow_mut().retain(|endpoint, list| {
+            list.retain(|idle| now < idle.expires && !idle.line.sender.is_closed());
+            !list.is_empty() && keep(*endpoint)
+        });
+    }
+
+    /// End the connections that carry requests of these gates, at once. Their clients see the cut.
+    pub fn cut(&self, gates: &[u64]) {
+        // Collected first: an aborted task may be dropped at once and take itself off the map.
+        let lines = self.lines.borrow();
+        let doomed = lines
+            .values()
+            .filter(|line| gates.contains(&line.gate.get()))
+            .map(Rc::clone);
+        let doomed: Vec<_> = doomed.collect();
+        drop(lines);
+        for line in doomed {
+            line.cut.set(true);
+            if let Some(abort) = line.abort.get() {
+                abort.abort();
+            }
+        }
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lines.borrow().len()
+    }
+}
+
+impl<B> Line<B> {
+    /// The right to send.
+    pub fn sender(&mut self) -> &mut SendRequest<B> {
+        &mut self.sender
+    }
+
+    /// Whether the connection can take the next request right now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    /// Remember through which gate the request on it came.
+    pub fn carries(&self, gate: u64) {
+        self.state.gate.set(gate);
+    }
+
+    /// Whether [`Connections::cut`] ended it.
+    #[must_use]
+    pub fn was_cut(&self) -> bool {
+        self.state.cut.get()
+    }
+
+    /// Unique on the worker.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.state.id
+    }
+}
+
+/// A line's place in the register; dropped with its driver.
+struct Registered<B> {
+    of: Rc<Connections<B>>,
+    id: u64,
+}
+
+impl<B> Drop for Registered<B> {
+    fn drop(&mut self) {
+        if let Ok(mut lines) = self.of.lines.try_borrow_mut() {
+            lines.remove(&self.id);
+        }
+    }
+}
+
+impl<B> std::fmt::Debug for Connections<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connections")
+            .field("lines", &self.lines.borrow().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B> std::fmt::Debug for Line<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Line").field(&self.state).finish()
+    }
+}
+
+async fn dial(target: &Target) -> io::Result<Stream> {
+    match target {
+        Target::Tcp(address) => Stream::tcp(TcpStream::connect(*address).await?),
+        Target::Unix(path) => Ok(Stream::unix(UnixStream::connect(path).await?)),
+    }
+}

@@ -1,0 +1,551 @@
+//! Random commands, right and wrong, against the pure machine and the journal, with the invariants checked after
+//! every step. What failed is repeated by `CUTOVER_SEED=N cargo test --test simulation`; how many sequences run is
+//! `CUTOVER_SIMULATIONS`.
+
+#![allow(clippy::unwrap_used, reason = "a test panics to fail")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cutover::rollout::{
+    Actor, AppState, Applied, ByColor, Change, Color, Command, FileEndpoints, HealthFacts, Rejection,
+    TRAIL_MAX, Transition, Trigger, Weight, apply,
+};
+use cutover::store::{Entry, Event, Journal, state_from_json, state_to_json};
+use jiff::{SignedDuration, Timestamp};
+
+const SEQUENCES: u64 = 2_000;
+const STEPS: u64 = 120;
+
+#[test]
+fn the_machine_keeps_its_invariants() {
+    run(SEQUENCES, |seed| {
+        let mut world = World::new(seed);
+        for _ in 0..STEPS {
+            world.step();
+        }
+    });
+}
+
+/// Two operators read the same generation and both flip: exactly one gets through, whatever they do.
+#[test]
+fn of_two_operators_who_expect_the_same_generation_one_wins() {
+    run(SEQUENCES, |seed| {
+        let mut world = World::new(seed);
+        for _ in 0..STEPS / 10 {
+            world.step();
+            let read = world.state.generation;
+            let mut first = world.command();
+            let mut second = world.command();
+            first.expect_generation = Some(read);
+            second.expect_generation = Some(read);
+            let won = matches!(world.try_apply(&first), Ok(Transition::Changed(..)));
+            let result = world.try_apply(&second);
+            if won {
+                let moved = Rejection::Moved {
+                    expected: read,
+                    is: read + 1,
+                };
+                assert_eq!(result, Err(moved), "{first:?} then {second:?}");
+            }
+        }
+    });
+}
+
+/// The same machine with a real journal: killed and restarted at random steps, at random bytes of the last line.
+#[test]
+fn a_restart_at_any_step_finds_the_last_committed_state() {
+    run(SEQUENCES / 50, |seed| {
+        let memory = std::path::Path::new("/dev/shm");
+        let dir = if memory.is_dir() {
+            tempfile::TempDir::new_in(memory)
+        } else {
+            tempfile::TempDir::new()
+        };
+        let dir = dir.unwrap();
+        let mut world = World::new(seed);
+        let (mut journal, restored) = Journal::open(dir.path()).unwrap();
+        assert!(restored.fresh);
+        journal.append(entry(&world.state, Event::First), false).unwrap();
+        for _ in 0..STEPS / 2 {
+            let before = world.state.generation;
+            if let Some(applied) = world.step() {
+                assert_eq!(world.state.generation, before + 1);
+                journal
+                    .append(entry(&world.state, Event::Changed(applied)), false)
+                    .unwrap();
+            }
+            if world.dice.one_in(40) {
+                journal.compact().unwrap();
+            }
+            if world.dice.one_in(8) {
+                drop(journal);
+                if world.dice.one_in(3) {
+                    tear(&mut world.dice, dir.path());
+                }
+                let restored;
+                (journal, restored) = Journal::open(dir.path()).unwrap();
+                assert_eq!(restored.apps["web"].state, world.state);
+                assert_eq!(restored.apps["web"].degraded, None);
+            }
+        }
+    });
+}
+
+/// A change that was being written when the power went: some bytes of a line behind the last one.
+fn tear(dice: &mut Dice, dir: &std::path::Path) {
+    let path = dir.join("journal");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let start = bytes[..bytes.len() - 1]
+        .iter()
+        .rposition(|b| *b == b'\n')
+        .unwrap()
+        + 1;
+    let line = bytes[start..].to_vec();
+    let cut = dice.below(line.len() as u64 - 1) as usize;
+    bytes.extend_from_slice(&line[..cut]);
+    std::fs::write(&path, bytes).unwrap();
+}
+
+fn entry(state: &AppState, event: Event) -> Entry {
+    Entry {
+        seq: 0,
+        at: state.switched_at,
+        app: "web".to_owned(),
+        event,
+        by: actor(),
+        reason: "simulated".to_owned(),
+        idempotency_key: None,
+        state: state.clone(),
+    }
+}
+
+fn actor() -> Actor {
+    Actor {
+        name: "simulation".to_owned(),
+        trigger: Trigger::Api,
+    }
+}
+
+/// Run sequences with seeds; the seed of one that fails is in the panic's output.
+fn run(default: u64, sequence: impl Fn(u64)) {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    if let Some(seed) = number("CUTOVER_SEED") {
+        return sequence(seed);
+    }
+    for seed in 0..number("CUTOVER_SIMULATIONS").unwrap_or(default) {
+        let shown = Shown(seed);
+        sequence(seed);
+        std::mem::forget(shown);
+    }
+}
+
+/// Says its seed if it is dropped, which happens only when a sequence panics.
+struct Shown(u64);
+
+impl Drop for Shown {
+    #[allow(clippy::print_stderr, reason = "a failing test says how to repeat it")]
+    fn drop(&mut self) {
+        eprintln!("repeat with CUTOVER_SEED={}", self.0);
+    }
+}
+
+/// splitmix64: small, and good enough to choose commands.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn color(&mut self) -> Color {
+        Color::ALL[self.below(2) as usize]
+    }
+}
+
+/// One app, its config file, its clock, and what the invariants have to remember.
+struct World {
+    dice: Dice,
+    state: AppState,
+    now: Timestamp,
+    file: ByColor<FileEndpoints>,
+    /// The last change of the active color, if nothing but rollbacks came since.
+    rolled_back: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut dice = Dice(seed);
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        Self {
+            state: AppState::first(dice.color(), now),
+            dice,
+            now,
+            file: ByColor::from_fn(|color| [("web".to_owned(), vec![format!("{color}:1")])].into()),
+            rolled_back: false,
+        }
+    }
+
+    /// One random command; what it changed.
+    fn step(&mut self) -> Option<Applied> {
+        if self.dice.one_in(10) {
+            self.crash();
+        }
+        let command = self.command();
+        match self.try_apply(&command) {
+            Ok(Transition::Changed(_, applied)) => Some(applied),
+            _ => None,
+        }
+    }
+
+    /// What is in memory is gone; what the journal says is all there is.
+    fn crash(&mut self) {
+        let json = state_to_json(&self.state);
+        let back = state_from_json(&json).unwrap();
+        assert_eq!(back, self.state, "{json}");
+        assert_eq!(state_to_json(&back), json);
+    }
+
+    fn command(&mut self) -> Command {
+        let change = self.change();
+        let expect_generation = match self.dice.below(8) {
+            0 => Some(self.dice.below(self.state.generation + 3)),
+            1 => Some(self.state.generation),
+            _ => None,
+        };
+        Command {
+            app: "web".to_owned(),
+            change,
+            expect_generation,
+            by: actor(),
+            reason: String::new(),
+            idempotency_key: None,
+        }
+    }
+
+    fn change(&mut self) -> Change {
+        match self.dice.below(16) {
+            0..=3 => Change::Switch {
+                to: self.dice.color(),
+                facts: self.facts(),
+                force: self.dice.one_in(6),
+            },
+            4..=6 => Change::Rollback {
+                facts: self.facts(),
+                ignore_health: self.dice.one_in(6),
+            },
+            7 => Change::Revert {
+                of: self.state.generation.saturating_sub(self.dice.below(3)),
+            },
+            8..=9 => Change::Weight {
+                color: self.dice.color(),
+                percent: self.percent(),
+                facts: self.facts(),
+                force: self.dice.one_in(6),
+            },
+            10 => Change::Drain {
+                color: self.dice.color(),
+                force: self.dice.one_in(3),
+            },
+            11 => Change::Hold {
+                max: Duration::from_nanos(self.dice.next()),
+            },
+            12 => Change::Release,
+            13 => Change::Maintenance(match self.dice.below(3) {
+                0 => None,
+                1 => Some(None),
+                _ => Some(Some("back \"soon\"\n\u{1F6A7}".to_owned())),
+            }),
+            14 => self.set_endpoints(),
+            _ => self.reload(),
+        }
+    }
+
+    fn percent(&mut self) -> u8 {
+        match self.dice.below(4) {
+            0 => [0, 100, 101, 255][self.dice.below(4) as usize],
+            _ => self.dice.below(101) as u8,
+        }
+    }
+
+    fn facts(&mut self) -> HealthFacts {
+        let healthy = !self.dice.one_in(4);
+        HealthFacts {
+            judged_in: match self.dice.below(6) {
+                0 => Some(self.dice.below(self.state.generation + 1)),
+                1 => None,
+                _ => Some(self.state.generation),
+            },
+            healthy,
+            reachable: healthy || self.dice.one_in(2),
+            refusals: vec!["web 127.0.0.1:9: refused".to_owned()],
+        }
+    }
+
+    fn endpoints(&mut self) -> Vec<String> {
+        let count = self.dice.below(3);
+        (0..count)
+            .map(|_| format!("10.0.0.{}:80", self.dice.below(3)))
+            .collect()
+    }
+
+    fn set_endpoints(&mut self) -> Change {
+        let color = self.dice.color();
+        let mut endpoints = BTreeMap::new();
+        if !self.dice.one_in(3) {
+            endpoints.insert("web".to_owned(), self.endpoints());
+        }
+        Change::SetEndpoints {
+            color,
+            endpoints,
+            revision: self.dice.one_in(2).then(|| format!("v{}", self.dice.below(3))),
+            file: self.file[color].clone(),
+        }
+    }
+
+    fn reload(&mut self) -> Change {
+        let old = self.file.clone();
+        if !self.dice.one_in(3) {
+            let color = self.dice.color();
+            let list = self.endpoints();
+            self.file[color].insert("web".to_owned(), list);
+        }
+        Change::Reload {
+            file: self.file.clone(),
+            changed: ByColor::from_fn(|color| old[color] != self.file[color]),
+        }
+    }
+
+    fn try_apply(&mut self, command: &Command) -> Result<Transition, Rejection> {
+        self.now += SignedDuration::from_nanos(1 + self.dice.below(10_000_000_000) as i64);
+        let before = self.state.clone();
+        let result = apply(&self.state, command, self.now);
+        assert_eq!(self.state, before, "apply is pure");
+        assert_eq!(
+            apply(&self.state, command, self.now),
+            result,
+            "and gives the same answer twice"
+        );
+        if let Ok(Transition::Changed(next, applied)) = &result {
+            let told = format!("{command:?}\nfrom {before:?}\nto {next:?}");
+            check_state(next, &told);
+            check_change(&before, next, command, *applied, self.now, &told);
+            self.state = next.clone();
+        }
+        self.check_answer(&before, command, &result);
+        result
+    }
+
+    fn check_answer(&mut self, before: &AppState, command: &Command, result: &Result<Transition, Rejection>) {
+        let told = || format!("{command:?}\non {before:?}\ngave {result:?}");
+        let expected = command.expect_generation.is_none_or(|g| g == before.generation);
+        assert!(
+            expected || matches!(result, Err(Rejection::Moved { .. })),
+            "{}",
+            told()
+        );
+        let plain = before.weight == Weight::ZERO;
+        match &command.change {
+            Change::Switch { to, .. } if expected && plain && *to == before.active => {
+                assert_eq!(*result, Ok(Transition::NoChange), "{}", told());
+            }
+            Change::Switch { to, facts, force } if *to != before.active => {
+                assert!(facts.healthy || *force || result.is_err(), "{}", told());
+            }
+            Change::Weight { percent, .. } if expected && *percent > 100 => {
+                assert_eq!(*result, Err(Rejection::WeightOutOfRange(*percent)), "{}", told());
+            }
+            Change::Rollback { .. } if expected && plain && self.rolled_back => {
+                assert!(
+                    matches!(result, Err(Rejection::NothingWarm { .. })),
+                    "ping-pong: {}",
+                    told()
+                );
+            }
+            Change::Reload { file, .. } if expected => {
+                for (color, is) in self.state.colors.iter() {
+                    for (service, held) in &is.overrides {
+                        assert_eq!(file[color][service], held.file, "the file wins: {}", told());
+                    }
+                }
+            }
+            _ => {}
+        }
+        if let Ok(Transition::Changed(_, applied)) = result {
+            match applied {
+                Applied::Switched { .. } => {
+                    self.rolled_back = false;
+                    self.check_way_back(before);
+                }
+                Applied::RolledBack { .. } => self.rolled_back = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// Right after a switch, `rollback` returns to the color before, and `revert` of that switch too.
+    fn check_way_back(&self, before: &AppState) {
+        let rollback = Change::Rollback {
+            facts: HealthFacts::good(),
+            ignore_health: false,
+        };
+        let revert = Change::Revert {
+            of: self.state.generation,
+        };
+        for change in [rollback, revert] {
+            let command = Command {
+                app: "web".to_owned(),
+                change,
+                expect_generation: Some(self.state.generation),
+                by: actor(),
+                reason: String::new(),
+                idempotency_key: None,
+            };
+            let result = apply(&self.state, &command, self.now);
+            let Ok(Transition::Changed(next, Applied::RolledBack { .. })) = result else {
+                panic!("no way back from {:?}: {result:?}", self.state);
+            };
+            assert_eq!(next.active, before.active);
+            assert_eq!(next.share(before.active), 100);
+        }
+    }
+}
+
+/// What is true of every state there is.
+fn check_state(state: &AppState, told: &str) {
+    assert_eq!(
+        state.share(Color::Blue) + state.share(Color::Green),
+        100,
+        "{told}"
+    );
+    assert!(state.trail.len() <= TRAIL_MAX, "{told}");
+    if state.weight > Weight::ZERO {
+        assert!(
+            !state.colors[state.standby()].drained,
+            "a candidate is drained: {told}"
+        );
+        assert!(
+            !state.colors[state.standby()].left,
+            "a candidate has left: {told}"
+        );
+    }
+    assert!(
+        !state.colors[state.active].left,
+        "the active color has left: {told}"
+    );
+    let generations: Vec<u64> = state.trail.iter().map(|was| was.generation).collect();
+    assert!(
+        generations.is_sorted_by(|a, b| a < b),
+        "the trail is out of order: {told}"
+    );
+    assert!(
+        generations.last().is_none_or(|last| *last < state.generation),
+        "{told}"
+    );
+    assert_ne!(
+        state.trail.last().map(|was| was.color),
+        Some(state.active),
+        "{told}"
+    );
+}
+
+/// What is true of every change.
+fn check_change(
+    before: &AppState,
+    next: &AppState,
+    command: &Command,
+    applied: Applied,
+    now: Timestamp,
+    told: &str,
+) {
+    assert_eq!(next.generation, before.generation + 1, "{told}");
+    assert_ne!(
+        AppState {
+            generation: before.generation,
+            ..next.clone()
+        },
+        *before,
+        "a change that changes nothing: {told}"
+    );
+    match applied.moved() {
+        Some((from, to)) => {
+            assert_eq!((from, to), (before.active, next.active), "{told}");
+            assert_ne!(from, to, "{told}");
+            assert_eq!(next.share(to), 100, "{told}");
+            assert!(next.colors[from].left && !next.colors[to].drained, "{told}");
+            assert_eq!(next.switched_at, now, "{told}");
+        }
+        None => {
+            assert_eq!(next.active, before.active, "{told}");
+            assert_eq!(
+                (&next.trail, next.switched_at),
+                (&before.trail, before.switched_at),
+                "{told}"
+            );
+        }
+    }
+    for color in Color::ALL {
+        let (was, is) = (&before.colors[color], &next.colors[color]);
+        let redeployed = was.revision != is.revision || was.overrides != is.overrides;
+        assert!(!redeployed || is.incarnation == was.incarnation + 1, "{told}");
+        if is.incarnation != was.incarnation {
+            assert_eq!(is.redeployed_at, Some(now), "{told}");
+        }
+        assert!(
+            !(was.drained && is.drained && is != was && next.share(color) > before.share(color)),
+            "{told}"
+        );
+    }
+    check_gates(before, next, command, told);
+}
+
+/// Who may gain traffic, and by what.
+fn check_gates(before: &AppState, next: &AppState, command: &Command, told: &str) {
+    let standby = before.standby();
+    let gained = next.share(standby) > before.share(standby);
+    match &command.change {
+        Change::Switch { facts, force, .. } | Change::Weight { facts, force, .. } => {
+            assert!(!gained || facts.healthy || *force, "an ill color gained: {told}");
+            let current = facts.judged_in.is_none_or(|g| g == before.generation);
+            assert!(!gained || current, "judged on an older generation: {told}");
+        }
+        Change::Rollback { facts, ignore_health } => {
+            assert!(!gained || facts.reachable || *ignore_health, "{told}");
+            if before.weight > Weight::ZERO {
+                assert_eq!(
+                    (next.active, next.weight),
+                    (before.active, Weight::ZERO),
+                    "{told}"
+                );
+            } else {
+                let target = before.trail.last().map(|was| (was.color, was.incarnation));
+                let is = (next.active, before.colors[next.active].incarnation);
+                assert!(*ignore_health || target == Some(is), "another deployment: {told}");
+            }
+        }
+        Change::Revert { of } => {
+            assert_eq!(*of, before.generation, "{told}");
+            assert_eq!(
+                before.trail.last().map(|was| was.generation + 1),
+                Some(*of),
+                "{told}"
+            );
+        }
+        _ => assert!(
+            !gained,
+            "only a switch, a weight or a way back gives traffic: {told}"
+        ),
+    }
+}
