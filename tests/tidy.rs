@@ -269,6 +269,11 @@ fn an_unreasoned_unwrap_is_found() {
         "no reason"
     );
     assert_eq!(
+        count("#[cfg(test)]\n#[allow(\n    a,\n)]\nmod tests { fn g() { x.unwrap() } }"),
+        0
+    );
+    assert_eq!(count("#[cfg(test)]\nmod tests;\nfn g() { x.unwrap() }"), 1);
+    assert_eq!(
         count("fn f() { x.unwrap_or(1); \".unwrap()\"; }\n#[cfg(test)]\nmod tests { fn g() { x.unwrap() } }"),
         0
     );
@@ -638,29 +643,43 @@ fn stripped(source: &str) -> Code {
     }
 }
 
-/// Up to a `#[cfg(test)]` that stands before a module.
+/// Up to a `#[cfg(test)]` that stands before a module, with other attributes between them or none.
 fn without_tests(source: &str) -> String {
+    let lines: Vec<&str> = source.lines().collect();
     let mut kept = String::new();
-    let mut lines = source.lines().peekable();
-    while let Some(line) = lines.next() {
-        let next_is_module = lines.peek().is_some_and(|next| {
-            next.trim_start()
-                .trim_start_matches("pub")
-                .trim_start()
-                .starts_with("mod ")
-        });
-        if line.trim() == "#[cfg(test)]" && next_is_module {
-            // `mod tests;` is one line in the middle of a file, `mod tests {` is the rest of it.
-            if lines
-                .next()
-                .is_some_and(|module| module.trim_end().ends_with(';'))
+    let mut at = 0;
+    while at < lines.len() {
+        let line = lines[at].trim();
+        if line == "#[cfg(test)]" || line.starts_with("#[cfg(all(test") {
+            let mut item = at + 1;
+            while lines
+                .get(item)
+                .is_some_and(|line| line.trim_start().starts_with("#["))
             {
+                // An attribute may take several lines.
+                while lines
+                    .get(item)
+                    .is_some_and(|line| !line.trim_end().ends_with(']'))
+                {
+                    item += 1;
+                }
+                item += 1;
+            }
+            let module = lines
+                .get(item)
+                .map_or("", |line| line.trim().trim_start_matches("pub "));
+            if module.starts_with("mod ") && module.ends_with(';') {
+                // `mod tests;` may stand in the middle of a file, `mod tests {` is the rest of it.
+                at = item + 1;
                 continue;
             }
-            break;
+            if module.starts_with("mod ") {
+                break;
+            }
         }
-        kept.push_str(line);
+        kept.push_str(lines[at]);
         kept.push('\n');
+        at += 1;
     }
     kept
 }
