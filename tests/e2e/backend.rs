@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use crate::load::sha256;
@@ -54,6 +54,18 @@ impl Backend {
     /// As [`Self::says`], with the color asked for at each request.
     pub fn chooses(color: impl Fn() -> &'static str + Send + Sync + 'static) -> Self {
         Self::does(move |stream| serve(stream, |seen| Some(describe(color(), seen))))
+    }
+
+    /// As [`Self::says`], and tells when a `/slow` request has arrived.
+    pub fn says_when_slow(color: &'static str) -> (Self, mpsc::Receiver<()>) {
+        let (arrived, arrivals) = mpsc::channel();
+        let backend = Self::says_unless(color, move |seen| {
+            if seen.path() == "/slow" {
+                let _ = arrived.send(());
+            }
+            None
+        });
+        (backend, arrivals)
     }
 
     /// As [`Self::says`], but `decide` may answer a request with raw bytes of its own; the connection ends after them.

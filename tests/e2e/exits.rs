@@ -7,7 +7,7 @@ use crate::backend::Backend;
 use crate::figures::alone;
 use crate::judge::Color;
 use crate::ports;
-use crate::server::{Site, cli_in, eventually, simple};
+use crate::server::{PATIENCE, Site, cli_in, eventually, simple};
 
 /// A port where nothing listens.
 fn nobody() -> String {
@@ -110,24 +110,17 @@ fn exit_4_refused_by_health_with_every_probe() {
 #[test]
 fn exit_5_still_running_at_the_timeout() {
     let _machine = alone();
-    let (blue, green) = (Backend::says("blue"), Backend::says("green"));
+    let ((blue, arrivals), green) = (Backend::says_when_slow("blue"), Backend::says("green"));
     let site = Site::simple(blue.address, green.address);
     let server = site.run();
     let address = site.address();
     let slow = std::thread::spawn(move || {
-        crate::wire::Client::connect(address)
-            .expect("connect")
-            .get("/slow?ms=3000")
-            .map(|answer| answer.json())
+        let mut client = crate::wire::Client::connect(address).expect("connect");
+        client.get("/slow?ms=3000").map(|answer| answer.json())
     });
-    // The request is in flight on blue once blue has its connection besides probes: ask blue itself.
-    eventually("blue has the slow request", Duration::from_secs(10), || {
-        site.cli(&["status", "--json"])
-            .stdout
-            .contains("\"in_flight\"")
-            .then_some(())
-    });
-    std::thread::sleep(Duration::from_millis(300));
+    arrivals
+        .recv_timeout(PATIENCE)
+        .expect("blue has the slow request");
     site.cli(&["switch", "green"]).expect(0);
     site.cli(&["wait-drained", "blue", "--timeout", "200ms"])
         .expect(5);
@@ -212,7 +205,7 @@ fn exit_8_not_permitted() {
     let wrong = site.path().join("wrong");
     std::fs::write(&wrong, "wrong-horse\n").unwrap();
     let with = |file: &Path| {
-        let mut command = std::process::Command::new(crate::server::BINARY);
+        let mut command = std::process::Command::new(crate::server::binary());
         command
             .args(["switch", "green", "--admin", &url])
             .env("CUTOVER_TOKEN_FILE", file)

@@ -133,9 +133,9 @@ fn with_no_file_descriptors_left_it_waits_and_recovers() {
     let mut server = site
         .launch(
             &["run".as_ref(), "-c".as_ref(), config.as_os_str()],
-            &["-n", "64"],
+            &["-n", "128"],
         )
-        .expect("starts with 64");
+        .expect("starts with 128");
     let crowd: Vec<TcpStream> = (0..200)
         .filter_map(|_| TcpStream::connect(site.address()).ok())
         .collect();

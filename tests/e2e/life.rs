@@ -48,24 +48,21 @@ fn sigterm_under_load_loses_no_request() {
 #[test]
 fn a_slow_request_is_finished_and_a_second_sigterm_does_not_wait() {
     let _machine = alone();
-    let (blue, green) = (Backend::says("blue"), Backend::says("green"));
+    let ((blue, arrivals), green) = (Backend::says_when_slow("blue"), Backend::says("green"));
     let site = Site::simple(blue.address, green.address);
     let address = site.address();
     let ask = |ms: u32| {
-        std::thread::spawn(move || {
+        let slow = std::thread::spawn(move || {
             Client::connect(address)
                 .expect("connect")
                 .get(&format!("/slow?ms={ms}"))
-        })
+        });
+        arrivals.recv_timeout(PATIENCE).expect("blue has the request");
+        slow
     };
 
     let mut server = site.run();
-    let reached = blue.accepted.load(std::sync::atomic::Ordering::Relaxed);
     let slow = ask(1500);
-    eventually("blue has the request", PATIENCE, || {
-        (blue.accepted.load(std::sync::atomic::Ordering::Relaxed) > reached).then_some(())
-    });
-    std::thread::sleep(Duration::from_millis(200));
     server.signal(Signal::TERM);
     let answer = slow.join().unwrap().expect("it ends well");
     assert_eq!(
@@ -81,7 +78,6 @@ fn a_slow_request_is_finished_and_a_second_sigterm_does_not_wait() {
 
     let mut server = site.run();
     let slow = ask(20_000);
-    std::thread::sleep(Duration::from_millis(300));
     server.signal(Signal::TERM);
     std::thread::sleep(Duration::from_millis(500));
     assert!(
@@ -105,7 +101,7 @@ fn a_slow_request_is_finished_and_a_second_sigterm_does_not_wait() {
 #[test]
 fn the_grace_bounds_the_shutdown() {
     let _machine = alone();
-    let (blue, green) = (Backend::says("blue"), Backend::says("green"));
+    let ((blue, arrivals), green) = (Backend::says_when_slow("blue"), Backend::says("green"));
     let site = Site::simple(blue.address, green.address);
     let text = std::fs::read_to_string(site.config())
         .unwrap()
@@ -114,7 +110,7 @@ fn the_grace_bounds_the_shutdown() {
     let mut server = site.run();
     let address = site.address();
     let slow = std::thread::spawn(move || Client::connect(address).expect("connect").get("/slow?ms=20000"));
-    std::thread::sleep(Duration::from_millis(300));
+    arrivals.recv_timeout(PATIENCE).expect("blue has the request");
     let asked = Instant::now();
     server.signal(Signal::TERM);
     server
@@ -140,7 +136,7 @@ fn without_a_file_run_takes_flags() {
         blue.address.to_string(),
         green.address.to_string(),
     );
-    let mut child = std::process::Command::new(crate::server::BINARY);
+    let mut child = std::process::Command::new(crate::server::binary());
     child
         .args(["run", "--listen", &listen, "--blue", &blue, "--green", &green])
         .current_dir(site.path());

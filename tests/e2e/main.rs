@@ -8,10 +8,9 @@
     clippy::expect_used,
     clippy::print_stdout,
     clippy::print_stderr,
-    clippy::disallowed_methods,
     missing_docs,
     unreachable_pub,
-    reason = "a test panics to fail, prints its figures, sleeps in threads of its own, and has no readers from outside"
+    reason = "a test panics to fail, prints its figures, and has no readers from outside"
 )]
 
 mod apps;

@@ -16,8 +16,10 @@ use crate::judge::Color;
 use crate::ports;
 use crate::wire::{Broken, Client, request};
 
-/// The binary under test.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_cutover");
+/// The binary under test; `CUTOVER_BINARY` names another build of it.
+pub fn binary() -> String {
+    std::env::var("CUTOVER_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_cutover").to_owned())
+}
 
 /// How long a start, a stop or a command may take before it counts as hanging.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -100,11 +102,11 @@ impl Site {
     /// Start with these arguments and these shell limits (`ulimit` flags).
     pub fn launch(&self, args: &[&std::ffi::OsStr], limits: &[&str]) -> Result<Server, Ended> {
         let mut command = if limits.is_empty() {
-            Command::new(BINARY)
+            Command::new(binary())
         } else {
             let mut shell = Command::new("sh");
             let script = format!("ulimit {} && exec \"$0\" \"$@\"", limits.join(" "));
-            shell.args(["-c", &script, BINARY]);
+            shell.args(["-c", &script, &binary()]);
             shell
         };
         clean(&mut command).args(args).current_dir(self.path());
@@ -298,7 +300,7 @@ impl Cli {
 
 /// Run `cutover ARGS` in a folder, to its end.
 pub fn cli_in(folder: &Path, args: &[&str]) -> Cli {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     clean(&mut command).args(args).current_dir(folder);
     let mut child = command
         .stdin(Stdio::null())
