@@ -187,8 +187,15 @@ impl<'t> Findings<'t> {
         message: impl Into<String>,
         hint: impl Into<Option<String>>,
     ) {
-        let item = self.item(Severity::Error, span, code, message.into(), hint.into());
-        self.errors.keep(item);
+        if self.errors.has_room() {
+            let item = self.item(Severity::Error, span, code, message.into(), hint.into());
+            self.errors.items.push(item);
+        }
+    }
+
+    /// Whether no further mistake is kept; this one is then only counted, and its hint need not be worked out.
+    pub(super) fn only_counted(&mut self) -> bool {
+        !self.errors.has_room()
     }
 
     /// Something worth knowing at these bytes of the text.
@@ -199,8 +206,10 @@ impl<'t> Findings<'t> {
         message: impl Into<String>,
         hint: impl Into<Option<String>>,
     ) {
-        let item = self.item(Severity::Warning, span, code, message.into(), hint.into());
-        self.warnings.keep(item);
+        if self.warnings.has_room() {
+            let item = self.item(Severity::Warning, span, code, message.into(), hint.into());
+            self.warnings.items.push(item);
+        }
     }
 
     /// The value of this key, or one in its list, was wrong and is not there any more.
@@ -261,12 +270,11 @@ impl<'t> Findings<'t> {
 }
 
 impl Diagnostics {
-    fn keep(&mut self, item: Diagnostic) {
-        if self.items.len() < MAX_ITEMS {
-            self.items.push(item);
-        } else {
-            self.omitted += 1;
-        }
+    /// Whether another may be kept; if not it is counted. Asked first, since finding a place costs a look at the text.
+    fn has_room(&mut self) -> bool {
+        let room = self.items.len() < MAX_ITEMS;
+        self.omitted += usize::from(!room);
+        room
     }
 
     fn sorted(mut self) -> Self {

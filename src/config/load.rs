@@ -132,7 +132,7 @@ pub fn from_flags(
 fn parse_text(text: &str, name: &str, env: &Env<'_>) -> Result<(Config, Diagnostics), Diagnostics> {
     if text.trim().is_empty() {
         let message = "the file is empty".to_owned();
-        let hint = "`config/minimal.toml` shows the smallest one: a listener, and an app with two colors";
+        let hint = "the smallest has `[[listener]]` with `address`, and `[app.web]` with `blue` and `green`";
         return Err(Diagnostics::one(
             name,
             "file_empty",

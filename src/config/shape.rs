@@ -194,6 +194,9 @@ impl Shape<'_, '_, '_> {
     }
 
     fn unknown(&mut self, name: &str, span: &Range<usize>, value: &DeValue<'_>, schema: &Value) {
+        if self.findings.only_counted() {
+            return;
+        }
         let mut path: Vec<&str> = self.path.iter().map(String::as_str).collect();
         path.push(name);
         if not_built(&path) {

@@ -34,12 +34,11 @@ const REMEMBERED: usize = 1_000;
 const MAILBOX: usize = 256;
 
 /// What the controller is made of.
-#[derive(Debug)]
 pub struct Parts {
     /// The configuration to start with.
     pub config: Arc<Config>,
-    /// Its file and content hash; `None` when run from flags.
-    pub file: Option<(PathBuf, config::ContentHash)>,
+    /// Its file, content hash and text; `None` when run from flags.
+    pub file: Option<(PathBuf, config::ContentHash, String)>,
     /// The published pointer.
     pub published: Published,
     /// The metric cells.
@@ -56,6 +55,17 @@ pub struct Parts {
     pub verify_secret: HeaderValue,
     /// `--initial COLOR`
     pub initial: Option<Color>,
+    /// What else a reload does; gives back warnings.
+    pub on_reload: OnReload,
+}
+
+/// Called with each configuration that is taken into use.
+pub type OnReload = Box<dyn Fn(&Config) -> Vec<String>>;
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 /// The controller.
@@ -64,6 +74,7 @@ pub(super) struct Controller {
     pub(super) file: Option<PathBuf>,
     pub(super) config_view: RefCell<ConfigView>,
     pub(super) file_hash: Cell<Option<config::ContentHash>>,
+    pub(super) file_text: RefCell<String>,
     pub(super) apps: RefCell<BTreeMap<String, Slot>>,
     pub(super) published: Published,
     pub(super) registry: Arc<Registry>,
@@ -83,6 +94,7 @@ pub(super) struct Controller {
     pub(super) listeners: Vec<ListenAddress>,
     pub(super) verify_secret: HeaderValue,
     pub(super) initial: Option<Color>,
+    pub(super) on_reload: OnReload,
     pub(super) started: Timestamp,
     pub(super) stopping: Cell<bool>,
     /// A reload runs; the next one waits.
@@ -148,7 +160,10 @@ impl Controller {
         let (handle, inbox) = Handle::new(MAILBOX);
         let (health, health_changes) = mpsc::channel(1024);
         let (found, resolutions) = mpsc::channel(256);
-        let (path, hash) = parts.file.unzip();
+        let (path, hash, text) = match parts.file {
+            Some((path, hash, text)) => (Some(path), Some(hash), text),
+            None => (None, None, "# cutover runs from flags: there is no config file\n".to_owned()),
+        };
         let now = Timestamp::now();
         let config_view = ConfigView {
             path: path.as_ref().map(|path| path.display().to_string()),
@@ -161,6 +176,7 @@ impl Controller {
             file: path,
             config_view: RefCell::new(config_view),
             file_hash: Cell::new(hash),
+            file_text: RefCell::new(text),
             apps: RefCell::default(),
             published: parts.published,
             registry: parts.registry,
@@ -179,6 +195,7 @@ impl Controller {
             listeners: parts.listeners,
             verify_secret: parts.verify_secret,
             initial: parts.initial,
+            on_reload: parts.on_reload,
             started: now,
             stopping: Cell::new(false),
             reloading: tokio::sync::Mutex::default(),
@@ -363,7 +380,12 @@ impl Controller {
             registry: &self.registry,
             drained: &self.drained,
         };
-        let input = AppInput { config: of, state: &state, endpoints: &endpoints };
+        let input = AppInput {
+            config: of,
+            state: &state,
+            degraded: slot.degraded.is_some(),
+            endpoints: &endpoints,
+        };
         let table = self.published.load_full();
         let before = table.app(app).map(|before| &**before);
         Some(routing::rebuild(fixed, input, &self.resolved.borrow(), before, Instant::now()))
@@ -384,10 +406,10 @@ impl Controller {
             }));
         }
         self.names.borrow_mut().reconcile(names);
-        self.prober.borrow_mut().reconcile(self.probed(&config));
+        self.prober.borrow_mut().reconcile(self.to_probe(&config));
     }
 
-    fn probed(&self, config: &Config) -> Vec<(Arc<crate::upstream::Endpoint>, Arc<config::Health>)> {
+    fn to_probe(&self, config: &Config) -> Vec<(Arc<crate::upstream::Endpoint>, Arc<config::Health>)> {
         let table = self.published.load_full();
         let mut healths: HashMap<(&str, &str), Arc<config::Health>> = HashMap::new();
         for app in config.apps.values() {
@@ -464,7 +486,7 @@ impl Controller {
     }
 
     /// The compat file is for scripts of before; a failure is told and stops nothing.
-    fn write_compat(&self, app: &str, active: Color) {
+    pub(super) fn write_compat(&self, app: &str, active: Color) {
         let Some(template) = self.config.borrow().server.compat_file.clone() else { return };
         let app = app.to_owned();
         tokio::task::spawn_blocking(move || {
@@ -518,7 +540,7 @@ pub(super) fn not_durable(error: &StoreError) -> Refusal {
     Refusal::NotDurable(error.to_string())
 }
 
-fn refusal_of(rejection: Rejection, state: &AppState) -> Refusal {
+pub(super) fn refusal_of(rejection: Rejection, state: &AppState) -> Refusal {
     match rejection {
         Rejection::Moved { expected, is } => Refusal::Moved { expected, is },
         Rejection::Unhealthy { color, .. } => {
@@ -530,7 +552,7 @@ fn refusal_of(rejection: Rejection, state: &AppState) -> Refusal {
     }
 }
 
-fn detail(applied: Applied, after: &AppState) -> String {
+pub(super) fn detail(applied: Applied, after: &AppState) -> String {
     match applied {
         Applied::Weighed { color, percent } => format!("{color} {percent} %"),
         Applied::Draining(color) => color.to_string(),

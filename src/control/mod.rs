@@ -4,12 +4,25 @@
 //! (health), lets the pure machine decide, commits to the store, publishes the table, proves the switch, answers.
 
 mod ask;
+mod controller;
+mod drain;
+mod explain;
+mod gate;
 mod handle;
+mod operate;
+mod overview;
+mod reload;
+mod restore;
+mod run;
+mod verify;
 mod view;
 
 pub use ask::{Ask, Intent, Outcome, Probe, Refusal, Verify, Wanted};
+pub use controller::{OnReload, Parts};
 pub use handle::{Drained, Explain, ExplainRequest, Handle, Probed, Reloaded};
+pub use overview::gauges;
+pub use run::Control;
 pub use view::{
-    AppView, ColorView, ConfigView, EndpointView, Event, EventKind, HistoryEntry, HoldView, OutcomeView,
-    Overview, ServiceView,
+    AppView, ColorView, ConfigView, EndpointView, Event, EventKind, HistoryEntry, HoldView, OutcomeView, Overview,
+    ServiceView,
 };

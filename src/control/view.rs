@@ -160,7 +160,7 @@ pub struct HistoryEntry {
 }
 
 /// What happened to the requests of an app from a change to the end of its drain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutcomeView {
     /// Requests finished.
     pub requests: u64,

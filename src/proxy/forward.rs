@@ -21,7 +21,7 @@ use super::headers::{
     X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, prepare_request, prepare_response,
 };
 use super::reply;
-use super::worker::Worker;
+use super::worker::{Proof, Worker};
 use crate::config::HostHeader;
 use crate::routing::{HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
 use crate::upstream::{ConnectError, Line};
@@ -90,12 +90,12 @@ async fn attempt(
 ) -> Result<Response<ReplyBody>, Failure> {
     let mut hosts = HostBuffer::new();
     let host = check_head(&head, &mut hosts)?;
-    let special = worker.special(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
+    let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
     let mut tried = None;
     let mut tries = 0;
     let (lane, mut line) = loop {
         // 1–3: route, choose, claim. Synchronous; the table's guard is gone when this returns.
-        let lane = match decide(worker, exchange, host, head.uri.path(), special, tried)? {
+        let lane = match decide(worker, exchange, host, head.uri.path(), proof.as_ref(), tried)? {
             Decision::Send(lane) => lane,
             Decision::Wait(queue) => {
                 hold(worker, &queue).await?;
@@ -157,7 +157,7 @@ async fn attempt(
         // Nobody asked for it: `Upgrade` was not passed on.
         return Err(ProxyError::BadAnswer.into());
     }
-    Ok(carry(worker, exchange, &lane, line, answer, special).await)
+    Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
 }
 
 /// What hyper lets through and a proxy must not (RFC 9112 §3.2, RFC 9110 §7.2).
@@ -213,12 +213,17 @@ fn decide(
     exchange: &Exchange,
     host: &str,
     path: &str,
-    special: Special,
+    proof: Option<&Proof>,
     tried: Option<u64>,
 ) -> Result<Decision, Failure> {
     loop {
         let table = worker.shared.published.load();
-        let (app, service) = table.find(host, path).ok_or(ProxyError::NoRoute)?;
+        let found = match proof {
+            None => table.find(host, path),
+            Some(proof) => table.named(&proof.app, &proof.service),
+        };
+        let (app, service) = found.ok_or(ProxyError::NoRoute)?;
+        let special = if proof.is_some() { Special::Verify } else { Special::None };
         let undecided = || {
             if let Some(cells) = service.undecided.workers.get(worker.index) {
                 exchange.undecided(cells, &app.name, &service.name);
@@ -437,14 +442,14 @@ async fn carry(
     lane: &Lane,
     line: Line<RequestBody>,
     answer: Response<Incoming>,
-    special: Special,
+    is_proof: bool,
 ) -> Response<ReplyBody> {
     let (mut head, body) = answer.into_parts();
     prepare_response(&mut head.headers, &lane.settings.headers);
     if let Some((name, value)) = &lane.exposed {
         head.headers.insert(name.clone(), value.clone());
     }
-    if special == Special::Verify {
+    if is_proof {
         head.headers
             .insert(X_CUTOVER_COLOR, HeaderValue::from_static(lane.color.as_str()));
         head.headers

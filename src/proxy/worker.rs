@@ -19,7 +19,7 @@ use super::client::Client;
 use super::listener::{Listener, accept_loop};
 use super::request_id::RequestIds;
 use crate::metrics::{AccessLog, Record, Registry, WorkerCells, WorkerLog};
-use crate::routing::{HoldQueue, Published, Special};
+use crate::routing::{HoldQueue, Published};
 use crate::upstream::{Connections, Line};
 
 /// How long silent connections may still speak after a shutdown began: then they are closed.
@@ -184,12 +184,11 @@ impl Worker {
         self.tickets.replace(self.tickets.get().wrapping_add(1))
     }
 
-    /// What a request is, by the value of its proof header.
-    pub(super) fn special(&self, proof: Option<&HeaderValue>) -> Special {
-        match proof {
-            Some(secret) if *secret == self.shared.verify_secret => Special::Verify,
-            _ => Special::None,
-        }
+    /// The proof that a request is part of, by the value of its header: `SECRET APP SERVICE`.
+    pub(super) fn proof(&self, header: Option<&HeaderValue>) -> Option<Proof> {
+        let rest = header?.as_bytes().strip_prefix(self.shared.verify_secret.as_bytes())?;
+        let (app, service) = std::str::from_utf8(rest).ok()?.strip_prefix(' ')?.split_once(' ')?;
+        Some(Proof { app: app.to_owned(), service: service.to_owned() })
     }
 
     /// Whether some app still lets requests wait in this room.
@@ -358,6 +357,12 @@ async fn keep_house(worker: &Rc<Worker>) {
             phase.mark_changed();
         }
     }
+}
+
+/// A request that proves a switch names its service: its health path may be routed elsewhere.
+pub(super) struct Proof {
+    pub(super) app: String,
+    pub(super) service: String,
 }
 
 /// A client's connection, counted.

@@ -25,6 +25,8 @@ pub struct AppInput<'a> {
     pub config: &'a config::App,
     /// What the store says.
     pub state: &'a AppState,
+    /// The stored state is in doubt.
+    pub degraded: bool,
     /// The endpoints in force (file and overrides), by color and service.
     pub endpoints: &'a ByColor<BTreeMap<String, Vec<EndpointAddress>>>,
 }
@@ -86,6 +88,7 @@ pub fn rebuild(
             .maintenance
             .as_ref()
             .map(|on| on.message.clone().unwrap_or_default()),
+        degraded: input.degraded,
         drain: config.drain,
         services,
         phases,
@@ -213,11 +216,7 @@ fn build_pool(
     resolved: &Resolved,
     carried: &mut Carried,
 ) -> Pool {
-    let AppInput {
-        config: app,
-        state,
-        endpoints,
-    } = input;
+    let AppInput { config: app, state, endpoints, .. } = input;
     let of_color = &state.colors[color];
     let open = state.share(color) > 0 && state.hold.is_none() && !of_color.drained;
     let none = Vec::new();

@@ -1,5 +1,7 @@
 //! Which color a request goes to, and why. Pure: `forward` acts on it, `explain` prints it.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::{AppRoute, ServiceRoute};
 use crate::rollout::{Color, Phase, Weight, is_candidate};
 
@@ -52,7 +54,7 @@ pub enum Unavailable {
     Held,
 }
 
-/// Step 2 of a request.
+/// Step 2 of a request, drawing a bucket where one is needed.
 ///
 /// # Errors
 /// The app is in maintenance or held.
@@ -62,6 +64,25 @@ pub fn choose(
     worker: usize,
     path: &str,
     special: Special,
+) -> Result<Choice, Unavailable> {
+    let choice = choose_with(app, service, worker, path, special, || next_bucket(app, worker));
+    if let Ok(Choice { why: Why::Spilled { .. }, .. }) = choice {
+        app.spilled.fetch_add(1, Relaxed);
+    }
+    choice
+}
+
+/// The same with a bucket from elsewhere, and nothing counted: for `explain`.
+///
+/// # Errors
+/// As [`choose`].
+pub fn choose_with(
+    app: &AppRoute,
+    service: &ServiceRoute,
+    worker: usize,
+    path: &str,
+    special: Special,
+    bucket: impl FnOnce() -> u32,
 ) -> Result<Choice, Unavailable> {
     let active = |explicit| {
         Ok(Choice {
@@ -87,11 +108,10 @@ pub fn choose(
     if app.weight == Weight::ZERO {
         return active(false);
     }
-    Ok(split(app, service, worker))
+    Ok(split(app, service, worker, bucket()))
 }
 
-fn split(app: &AppRoute, service: &ServiceRoute, worker: usize) -> Choice {
-    let bucket = next_bucket(app, worker);
+fn split(app: &AppRoute, service: &ServiceRoute, worker: usize, bucket: u32) -> Choice {
     if !is_candidate(bucket, app.weight) {
         return Choice {
             color: app.active,
@@ -113,7 +133,6 @@ fn split(app: &AppRoute, service: &ServiceRoute, worker: usize) -> Choice {
             explicit: false,
         };
     }
-    app.spilled.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     Choice {
         color: app.active,
         why: Why::Spilled { bucket },
@@ -129,4 +148,10 @@ fn next_bucket(app: &AppRoute, worker: usize) -> u32 {
     let bucket = phase.next_bucket();
     point.set(phase.point());
     bucket
+}
+
+/// The bucket that a worker would draw next, left where it is.
+#[must_use]
+pub fn peek_bucket(app: &AppRoute, worker: usize) -> u32 {
+    app.phases.get(worker).map_or(0, |point| Phase::at(point.get()).next_bucket())
 }

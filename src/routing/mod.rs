@@ -12,7 +12,7 @@ mod publish;
 mod table;
 
 pub use build::{AppInput, Built, Fixed, Resolved, gates, matcher, rebuild, with_app};
-pub use choose::{Choice, Special, Unavailable, Why, choose};
+pub use choose::{Choice, Special, Unavailable, Why, choose, choose_with, peek_bucket};
 pub use hold::{HoldQueue, HoldTicket};
 pub use matcher::{HostBuffer, Matcher, Place};
 pub use publish::{Published, WorkerSignal};

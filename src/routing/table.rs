@@ -38,6 +38,13 @@ impl RoutingTable {
         self.at(self.matcher.find(host, path)?)
     }
 
+    /// A service by name.
+    #[must_use]
+    pub fn named(&self, app: &str, service: &str) -> Option<(&Arc<AppRoute>, &ServiceRoute)> {
+        let app = self.app(app)?;
+        Some((app, app.services.iter().find(|at| at.name == service)?))
+    }
+
     fn at(&self, place: Place) -> Option<(&Arc<AppRoute>, &ServiceRoute)> {
         let app = self.apps.get(place.app)?;
         Some((app, app.services.get(place.service)?))
@@ -79,6 +86,8 @@ pub struct AppRoute {
     pub hold: Option<Arc<HoldQueue>>,
     /// Requests are answered 503 with this message.
     pub maintenance: Option<String>,
+    /// Its stored state is in doubt.
+    pub degraded: bool,
     /// How long running requests of a draining color may go on.
     pub drain: Drain,
     /// Its services, by name.

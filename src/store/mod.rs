@@ -89,7 +89,7 @@ pub enum Event {
 }
 
 /// What a journal held when it was opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
     /// The newest readable state of every app.
     pub apps: BTreeMap<String, RestoredApp>,

@@ -5,67 +5,22 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64 as StdAtomicU64, Ordering as StdOrdering};
 
 use tokio::sync::Notify;
 
 use super::Endpoint;
+use atomic::{AtomicU64, Ordering};
 
-#[cfg(loom)]
-use loom::sync::atomic::{AtomicU64, Ordering};
-#[cfg(not(loom))]
-use std::sync::atomic::{AtomicU64, Ordering};
+mod word;
+pub use word::{Released, Word};
 
-/// The bit that refuses claims. The other 63 count.
-const CLOSED: u64 = 1 << 63;
-
-/// The protocol of one word, apart from what it guards, so that loom can try every interleaving of it.
-#[derive(Debug, Default)]
-pub struct Word(AtomicU64);
-
-/// What undoing or ending a claim found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Released {
-    /// Others remain, or the word is open.
-    Open,
-    /// It was the last claim of a closed word.
-    LastOfClosed,
+/// The atomics of [`word`]. `tests/loom_claim.rs` compiles the same file with loom's instead.
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
 }
 
-impl Word {
-    /// Take a claim; `Err` when the word is closed, with what undoing the attempt found.
-    ///
-    /// # Errors
-    /// The word is closed: load the table again.
-    pub fn claim(&self) -> Result<(), Released> {
-        // Acquire pairs with the Release in `close`: whoever sees the bit also sees the table published before it.
-        if self.0.fetch_add(1, Ordering::Acquire) & CLOSED == 0 {
-            return Ok(());
-        }
-        // Undoing counts as a release: between add and undo a drain may have looked and seen one.
-        Err(self.release())
-    }
-
-    /// End a claim.
-    pub fn release(&self) -> Released {
-        // Release: what the request did happens before the drain that sees zero. AcqRel for the one who reports it.
-        if self.0.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
-            Released::LastOfClosed
-        } else {
-            Released::Open
-        }
-    }
-
-    /// Refuse claims from now on. Publish the table without this word first.
-    pub fn close(&self) {
-        self.0.fetch_or(CLOSED, Ordering::AcqRel);
-    }
-
-    /// Claims held now.
-    pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Acquire) & !CLOSED
-    }
-}
+#[cfg(test)]
+mod tests;
 
 /// One time of service of one endpoint: a word for each worker. When the time is over it is closed; a later time
 /// of service is another gate.
@@ -89,8 +44,8 @@ impl Gate {
     /// An open gate for `workers` workers; `drained` is notified when a closed word falls to zero.
     #[must_use]
     pub fn open(endpoint: &Arc<Endpoint>, workers: usize, drained: &Arc<Notify>) -> Arc<Self> {
-        static NEXT: StdAtomicU64 = StdAtomicU64::new(1);
-        let id = NEXT.fetch_add(1, StdOrdering::Relaxed);
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let word = || {
             Arc::new(GuardedWord {
                 word: Word::default(),

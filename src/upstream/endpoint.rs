@@ -3,13 +3,14 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 
+use super::health::Judged;
 use crate::config::EndpointAddress;
 use crate::rollout::Color;
 
@@ -109,6 +110,8 @@ pub struct Endpoint {
     pub label: String,
     health: AtomicU8,
     last_probe: ArcSwapOption<ProbeReport>,
+    /// Rise and fall; locked by the control plane only, once a probe.
+    pub(super) judged: Mutex<Judged>,
     /// Connects that failed in a row, over all workers.
     pub connect_failures: AtomicU32,
     /// Connects that failed, since start. Counted on the error path only, so one shared cell will do.
@@ -126,6 +129,7 @@ impl Endpoint {
             key,
             health: AtomicU8::new(0),
             last_probe: ArcSwapOption::empty(),
+            judged: Mutex::default(),
             connect_failures: AtomicU32::new(0),
             connect_errors: AtomicU64::new(0),
         })

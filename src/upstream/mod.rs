@@ -2,8 +2,13 @@
 
 pub mod claim;
 pub mod connections;
+pub mod dns;
 pub mod endpoint;
+pub mod health;
+mod task;
 
 pub use claim::{Claim, Gate};
 pub use connections::{ConnectError, Connections, Line};
+pub use dns::{Names, Resolution};
 pub use endpoint::{Endpoint, EndpointKey, Health, ProbeReport, Target};
+pub use health::{HealthChange, Prober, probe_all};

@@ -65,3 +65,44 @@ fn the_largest_file_is_read() {
     fs::write(&path, text).unwrap();
     load(&path, &none).unwrap();
 }
+
+#[test]
+fn no_large_file_overflows_or_floods() {
+    let most = usize::try_from(MAX_BYTES).unwrap() - 200;
+    let many = |unit: &str| unit.repeat(most / unit.len());
+    let deep = "a.".repeat(most / 2);
+    for (name, text) in [
+        ("syntax errors", many("=\n")),
+        ("unknown keys", (0..80_000).map(|n| format!("x{n}=1\n")).collect()),
+        (
+            "one long line",
+            format!("{BASE}[log]\nlevel = \"{}\"\n", many("x")),
+        ),
+        ("open brackets", many("[")),
+        ("open arrays", format!("a = {}", many("["))),
+        ("open tables", format!("a = {}", many("{a="))),
+        ("deep dotted key", format!("{deep}a = 1\n")),
+        ("deep header", format!("[{deep}a]\n")),
+        (
+            "deep condition",
+            format!("{BASE}[app.web.health]\npath = \"/\"\njson.{deep}a = 1\n"),
+        ),
+        (
+            "open variables",
+            format!("{BASE}[log]\nfile = \"{}\"\n", many("${")),
+        ),
+        ("variables", format!("{BASE}[log]\nfile = \"{}\"\n", many("${A}"))),
+        ("duplicates", format!("{BASE}{}", many("[log]\n"))),
+        (
+            "endpoints",
+            format!(
+                "[[listener]]\naddress = \"127.0.0.1:0\"\n[app.a]\nblue = [{}]\n",
+                many("\"a:1\",")
+            ),
+        ),
+    ] {
+        let found = crate::config::parse(&text, "cutover.toml", &none).expect_err(name);
+        assert!(found.to_string().len() < 1_000_000, "{name}");
+        assert!(found.items.len() <= 100, "{name}");
+    }
+}

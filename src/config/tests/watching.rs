@@ -177,9 +177,14 @@ async fn a_slow_receiver_gets_the_newest() {
     let mut watched = Watched::of("a");
     fs::write(watched.at("cutover.toml"), "b").unwrap();
     // Nobody takes "b" out while it waits in the channel; what comes after it must not be lost.
-    while watched.changes.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    let waiting = async {
+        while watched.changes.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .expect("the watch must report");
     fs::write(watched.at("cutover.toml"), "c").unwrap();
     assert_eq!(watched.next().await, Some(hash("b")));
     assert_eq!(watched.next().await, Some(hash("c")));
@@ -190,4 +195,40 @@ async fn it_ends_with_its_guard() {
     let mut watched = Watched::of("a");
     drop(watched.guard.take());
     assert_eq!(watched.next().await, None);
+}
+
+#[test]
+fn notifications_wake_it_and_reading_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cutover.toml");
+    fs::write(&path, "a").unwrap();
+    let (wake, woken) = sync_channel(1);
+    let names = SharedNames::default();
+    let mut places = Places {
+        notifier: Some(notifier(wake, Arc::clone(&names)).unwrap()),
+        names,
+        watched: BTreeSet::new(),
+    };
+    assert_eq!(places.follow(&path), None);
+    fs::write(dir.path().join("tmp"), "b").unwrap();
+    fs::rename(dir.path().join("tmp"), &path).unwrap();
+    // No poll is running here: only a notification can end this.
+    woken.recv_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn only_events_of_the_file_matter() {
+    use notify::event::{CreateKind, ModifyKind};
+    let names = Names(["cutover.toml".into()].into());
+    let event = |kind, name: &str| notify::Event::new(kind).add_path(PathBuf::from("/etc").join(name));
+    let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+    let opened = EventKind::Access(AccessKind::Open(AccessMode::Any));
+    let read = EventKind::Access(AccessKind::Close(AccessMode::Read));
+    let modified = EventKind::Modify(ModifyKind::Any);
+    assert!(names.concern(&event(written, "cutover.toml")));
+    assert!(names.concern(&event(modified, "cutover.toml")));
+    assert!(names.concern(&event(EventKind::Create(CreateKind::Any), "..data")));
+    assert!(!names.concern(&event(opened, "cutover.toml")));
+    assert!(!names.concern(&event(read, "cutover.toml")));
+    assert!(!names.concern(&event(modified, "access.log")));
 }

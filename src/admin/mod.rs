@@ -1,0 +1,26 @@
+//! The operator's doors: the admin API over a Unix socket and TCP, and the client of it.
+//!
+//! [`bind`] first, so that a conflict ends the start; then [`serve`]. What the paths do is [`crate::control`]'s;
+//! here are HTTP, JSON ([`dto`]), permissions (`auth`) and errors (`problem`).
+
+mod auth;
+mod bind;
+mod changes;
+pub mod dto;
+mod events;
+mod exit;
+mod openapi;
+mod problem;
+mod reads;
+mod request;
+mod routes;
+mod server;
+mod show;
+
+pub use auth::{CLIENT_HEADER, TOKEN_MIN, TokenError, Tokens};
+pub use bind::{BindError, Bound, bind};
+pub use exit::Exit;
+pub use openapi::document as openapi_document;
+pub use problem::{Code, Facts, Problem, nearest};
+pub use request::{BODY_MAX, ONLY_APP};
+pub use server::{Extras, serve};

@@ -1,0 +1,248 @@
+//! From the control plane's records to the API's JSON.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+use jiff::Timestamp;
+
+use super::dto::{self, schema};
+use crate::control;
+use crate::upstream::ProbeReport;
+
+/// The JSON text of an answer.
+pub(super) fn json(value: &impl serde::Serialize) -> String {
+    // Our own records have string keys and no failing serializer; the fallback keeps even that from a panic.
+    serde_json::to_string(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+}
+
+/// The ETag of a generation: `"g42"`.
+pub(super) fn etag(generation: u64) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"g{generation}\"")).unwrap_or(HeaderValue::from_static("\"g\""))
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+pub(super) fn time(at: Timestamp) -> String {
+    format!("{at:.3}")
+}
+
+pub(super) fn status(overview: &control::Overview) -> dto::Status {
+    dto::Status {
+        schema: schema::STATUS.to_owned(),
+        version: overview.version.to_owned(),
+        pid: overview.pid,
+        started: time(overview.started),
+        ready: overview.ready,
+        not_ready: overview.not_ready.clone(),
+        listeners: overview.listeners.clone(),
+        config: dto::ConfigFile {
+            path: overview.config.path.clone(),
+            hash: overview.config.hash.clone(),
+            loaded_at: overview.config.loaded_at.map(time),
+            last_error: overview.config.last_error.clone(),
+            needs_restart: overview.config.needs_restart.clone(),
+        },
+        warnings: overview.warnings.clone(),
+        apps: overview.apps.iter().map(app).collect(),
+    }
+}
+
+pub(super) fn app(view: &control::AppView) -> dto::App {
+    dto::App {
+        app: view.name.clone(),
+        hosts: view.hosts.clone(),
+        generation: view.generation,
+        active: view.active.into(),
+        candidate: (view.weight > 0).then(|| view.active.other().into()),
+        weight: view.weight,
+        switched_at: time(view.switched_at),
+        hold: view.hold.map(|hold| dto::Hold {
+            since: time(hold.since),
+            max_seconds: hold.max_seconds,
+            waiting: hold.waiting,
+        }),
+        maintenance: view.maintenance.clone(),
+        operation: view.operation.clone(),
+        file_wants: view.file_wants.map(Into::into),
+        rollback: dto::Rollback {
+            ready: view.rollback.is_ok(),
+            to: view.rollback.as_ref().ok().map(|color| (*color).into()),
+            reason: view.rollback.as_ref().err().cloned(),
+        },
+        degraded: view.degraded.clone(),
+        spilled: view.spilled,
+        colors: dto::Colors {
+            blue: color(&view.colors.blue),
+            green: color(&view.colors.green),
+        },
+    }
+}
+
+fn color(view: &control::ColorView) -> dto::ColorState {
+    dto::ColorState {
+        role: view.role.to_owned(),
+        revision: view.revision.clone(),
+        share: view.share,
+        healthy: view.healthy,
+        in_flight: view.in_flight,
+        services: view.services.iter().map(service).collect(),
+    }
+}
+
+fn service(view: &control::ServiceView) -> dto::Service {
+    dto::Service {
+        service: view.name.clone(),
+        overridden: view.overridden,
+        endpoints: view
+            .endpoints
+            .iter()
+            .map(|endpoint| dto::Endpoint {
+                address: endpoint.address.clone(),
+                resolved: endpoint.resolved.clone(),
+                health: endpoint.health.as_str().to_owned(),
+                last_probe: endpoint.last_probe.as_deref().map(report),
+            })
+            .collect(),
+    }
+}
+
+/// A probe as refusals list it.
+pub(super) fn probe(probe: &control::Probe) -> dto::Probe {
+    dto::Probe {
+        endpoint: probe.endpoint.address.to_string(),
+        service: probe.endpoint.service.clone(),
+        color: probe.endpoint.color.into(),
+        report: report(&probe.report),
+    }
+}
+
+fn report(report: &ProbeReport) -> dto::ProbeReport {
+    dto::ProbeReport {
+        url: url(&report.asked),
+        status: report.status,
+        latency_ms: milliseconds(report.latency),
+        verdict: report.verdict.as_str().to_owned(),
+        reason: report.reason.clone(),
+        at: time(report.at),
+    }
+}
+
+/// `GET http://…` → `http://…`, `connect HOST:PORT` → `tcp://HOST:PORT`.
+fn url(asked: &str) -> String {
+    match asked.split_once(' ') {
+        Some(("connect", address)) if address.starts_with("unix:") => address.to_owned(),
+        Some(("connect", address)) => format!("tcp://{address}"),
+        Some((_, url)) => url.to_owned(),
+        None => asked.to_owned(),
+    }
+}
+
+/// Milliseconds to the microsecond: enough for a probe, and short to read.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+pub(super) fn outcome(outcome: control::Outcome) -> dto::Outcome {
+    dto::Outcome {
+        schema: schema::OUTCOME.to_owned(),
+        app: outcome.app,
+        verb: outcome.verb.to_owned(),
+        generation: outcome.generation,
+        active: outcome.active.into(),
+        changed: outcome.changed,
+        from: outcome.from.into(),
+        weight: outcome.weight,
+        verify: outcome.verify.map(|verify| {
+            let (result, requests, reason) = match verify {
+                control::Verify::Verified { requests } => ("verified", Some(requests), None),
+                control::Verify::Skipped(why) => ("skipped", None, Some(why)),
+                control::Verify::Unverified(why) => ("unverified", None, Some(why)),
+            };
+            dto::Verify {
+                result: result.to_owned(),
+                requests,
+                reason,
+            }
+        }),
+        warnings: outcome.warnings,
+        dry_run: outcome.dry_run,
+        repeated: outcome.repeated,
+    }
+}
+
+pub(super) fn history(entry: &control::HistoryEntry) -> dto::HistoryEntry {
+    dto::HistoryEntry {
+        seq: entry.seq,
+        at: time(entry.at),
+        app: entry.app.clone(),
+        verb: entry.verb.clone(),
+        from: entry.from.map(Into::into),
+        to: entry.to.into(),
+        weight: entry.weight,
+        generation: entry.generation,
+        by: entry.by.name.clone(),
+        trigger: entry.by.trigger.as_str().to_owned(),
+        reason: entry.reason.clone(),
+        detail: entry.detail.clone(),
+        outcome: entry.outcome.as_ref().map(|outcome| dto::RequestsMeanwhile {
+            requests: outcome.requests,
+            failed: outcome.failed,
+            cancelled: outcome.cancelled,
+            verify: outcome.verify.clone(),
+        }),
+    }
+}
+
+pub(super) fn event(event: &control::Event) -> dto::Event {
+    dto::Event {
+        schema: schema::EVENT.to_owned(),
+        id: event.id,
+        at: time(event.at),
+        app: event.app.clone(),
+        kind: event.kind.as_str().to_owned(),
+        message: event.message.clone(),
+    }
+}
+
+pub(super) fn reloaded(reloaded: control::Reloaded) -> dto::Reloaded {
+    dto::Reloaded {
+        schema: schema::RELOAD.to_owned(),
+        changed: reloaded.changed,
+        diff: reloaded.diff,
+        needs_restart: reloaded.needs_restart,
+        warnings: reloaded.warnings,
+    }
+}
+
+pub(super) fn explained(explain: control::Explain) -> dto::Explained {
+    dto::Explained {
+        schema: schema::EXPLAIN.to_owned(),
+        host: explain.host,
+        path: explain.path,
+        app: explain.app,
+        service: explain.service,
+        color: explain.color.map(Into::into),
+        endpoints: explain.endpoints,
+        steps: explain.steps,
+        status: explain.status,
+    }
+}
+
+pub(super) fn drained(drained: control::Drained) -> dto::Drained {
+    dto::Drained {
+        schema: schema::DRAINED.to_owned(),
+        app: drained.app,
+        color: drained.color.into(),
+        drained: true,
+        waited_ms: u64::try_from(drained.waited.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+pub(super) fn probed(probed: &control::Probed) -> dto::Probed {
+    dto::Probed {
+        schema: schema::PROBE.to_owned(),
+        app: probed.app.clone(),
+        color: probed.color.into(),
+        healthy: probed.healthy,
+        probes: probed.probes.iter().map(probe).collect(),
+    }
+}

@@ -1,0 +1,447 @@
+//! The composition root: bind, wire, run, stop. The only place that knows all the parts.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::admin;
+use crate::config::{self, Config, ContentHash, Diagnostics, ListenAddress, Loaded};
+use crate::control::{Control, Handle, Parts};
+use crate::metrics::{AccessLog, ControlMetrics, Exposition, Registry, ops};
+use crate::proxy::{self, Listener, Phase, Plane};
+use crate::rollout::{Actor, Color, Trigger};
+use crate::routing::{Edge, Published, RoutingTable};
+use crate::shutdown;
+use crate::store::{Journal, Restored, StoreError, StoreHandle};
+
+/// After SIGTERM the process is unready and still accepts for so long: load balancers need a moment to notice.
+const SETTLE: Duration = Duration::from_millis(300);
+/// Between two looks at whether the workers have finished.
+const LOOK: Duration = Duration::from_millis(10);
+/// The longest wait for the access log at the end.
+const LOG_FLUSH: Duration = Duration::from_secs(2);
+
+/// How to run.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// The config file.
+    pub config: Option<PathBuf>,
+    /// Run without a file: listen here …
+    pub listen: Option<String>,
+    /// … with these blue endpoints …
+    pub blue: Vec<String>,
+    /// … and these green ones.
+    pub green: Vec<String>,
+    /// The active color of apps that the store does not know.
+    pub initial: Option<Color>,
+}
+
+/// The process could not start, or not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration has mistakes.
+    #[error("{0}")]
+    Config(Diagnostics),
+    /// A listener cannot be bound.
+    #[error("{0}")]
+    Listen(#[from] proxy::BindError),
+    /// The admin doors cannot be opened.
+    #[error("{0}")]
+    Admin(#[from] admin::BindError),
+    /// The store cannot be opened.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// `server.require_state` is on and there is no state.
+    #[error(
+        "{}: no journal here, and server.require_state is on: mount the right state directory, or start once with \
+         require_state = false", .0.display()
+    )]
+    NoState(PathBuf),
+    /// The logs cannot be opened.
+    #[error("{0}")]
+    Log(String),
+    /// The system refused something else.
+    #[error("{doing}: {source}")]
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+/// A configuration with where it came from.
+#[derive(Debug)]
+pub struct Source {
+    /// The configuration.
+    pub config: Config,
+    /// Its file, hash and text; `None` when it came from flags.
+    pub file: Option<(PathBuf, ContentHash, String)>,
+}
+
+impl Source {
+    /// From a file.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn file(path: &Path) -> Result<Self, RunError> {
+        let Loaded { config, hash, text, warnings } = config::load(path, &environment).map_err(RunError::Config)?;
+        for warning in &warnings.items {
+            tracing::warn!("{warning}");
+        }
+        Ok(Self { config, file: Some((path.to_owned(), hash, text)) })
+    }
+
+    /// From what was asked for on the command line.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn of(options: &RunOptions) -> Result<Self, RunError> {
+        match (&options.config, &options.listen) {
+            (None, Some(listen)) => {
+                let config = config::from_flags(listen, &options.blue, &options.green, &environment)
+                    .map_err(RunError::Config)?;
+                Ok(Self { config, file: None })
+            }
+            (Some(path), _) => Self::file(path),
+            (None, None) => Self::file(&default_config()),
+        }
+    }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// `./cutover.toml`, else `/etc/cutover/cutover.toml`.
+#[must_use]
+pub fn default_config() -> PathBuf {
+    let here = PathBuf::from("cutover.toml");
+    let system = PathBuf::from("/etc/cutover/cutover.toml");
+    if !here.exists() && system.exists() { system } else { here }
+}
+
+/// Run until a signal ends it.
+///
+/// # Errors
+/// The start failed; nothing was served.
+pub fn run(options: &RunOptions) -> Result<(), RunError> {
+    let source = Source::of(options)?;
+    ops::init(&source.config.log.level).map_err(|error| RunError::Log(error.to_string()))?;
+    let app = App::bind(source, options.initial)?;
+    app.run(Until::Signal)
+}
+
+/// When a running app stops.
+#[derive(Debug)]
+pub enum Until {
+    /// At SIGTERM or SIGINT; SIGHUP reloads.
+    Signal,
+    /// When told. For `demo` and tests.
+    Told(shutdown::Watcher),
+}
+
+/// Everything bound, nothing running: conflicts show here, and port 0 has become a real port.
+#[derive(Debug)]
+pub struct App {
+    source: Source,
+    initial: Option<Color>,
+    listeners: Vec<Listener>,
+    doors: admin::Bound,
+    store: StoreHandle,
+    restored: Restored,
+    log: Arc<AccessLog>,
+}
+
+impl App {
+    /// Open the store, bind listeners and doors.
+    ///
+    /// # Errors
+    /// With what cannot be had and what to do; nothing is left behind.
+    pub fn bind(source: Source, initial: Option<Color>) -> Result<Self, RunError> {
+        let config = &source.config;
+        let state_dir = &config.server.state_dir;
+        let (journal, restored) = Journal::open(state_dir)?;
+        if restored.fresh && config.server.require_state {
+            return Err(RunError::NoState(state_dir.clone()));
+        }
+        for note in &restored.notes {
+            tracing::warn!("{note}");
+        }
+        let listeners = config.listeners.iter().map(|listener| proxy::bind(&listener.address));
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+        let doors = admin::bind(&config.admin)?;
+        let log = AccessLog::open(&config.log)
+            .map_err(|error| RunError::Log(format!("access log {}: {error}", config.log.file)))?;
+        let store = StoreHandle::start(journal)?;
+        Ok(Self { initial, listeners, doors, store, restored, log: Arc::new(log), source })
+    }
+
+    /// Where it listens, real ports included.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<ListenAddress> {
+        self.listeners.iter().map(|listener| listener.address.clone()).collect()
+    }
+
+    /// The admin socket.
+    #[must_use]
+    pub fn admin_socket(&self) -> &Path {
+        self.doors.socket()
+    }
+
+    /// The admin TCP address, if there is one, with its real port.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<std::net::SocketAddr> {
+        self.doors.tcp_address()
+    }
+
+    /// Run. This thread becomes the control plane.
+    ///
+    /// # Errors
+    /// Threads or descriptors that cannot be had.
+    pub fn run(self, until: Until) -> Result<(), RunError> {
+        let system = |doing| move |source| RunError::System { doing, source };
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+            .map_err(system("starting the control plane"))?;
+        runtime.block_on(self.serve(until, &runtime))
+    }
+
+    async fn serve(self, until: Until, _runtime: &LocalRuntime) -> Result<(), RunError> {
+        let system = |doing| move |source| RunError::System { doing, source };
+        let addresses = self.addresses();
+        let config = Arc::new(self.source.config);
+        let registry = Arc::new(Registry::new(config.server.workers, self.listeners.len()));
+        let metrics = Arc::<ControlMetrics>::default();
+        let published = Published::new(empty_table(&config), config.server.workers);
+        let verify_secret = secret().map_err(system("reading /dev/urandom"))?;
+        let file_watch = watch_file(self.source.file.as_ref());
+        let (phase, phases) = watch::channel(Phase::Running);
+        let (stop, watcher) = shutdown::channel();
+        let shared = Arc::new(proxy::Shared {
+            published: published.clone(),
+            registry: Arc::clone(&registry),
+            permits: Arc::new(Semaphore::new(config.limits.connections)),
+            verify_secret: verify_secret.clone(),
+            phase: phases,
+            log: Arc::clone(&self.log),
+        });
+        let parts = Parts {
+            config: Arc::clone(&config),
+            file: self.source.file,
+            published: published.clone(),
+            registry: Arc::clone(&registry),
+            metrics: Arc::clone(&metrics),
+            store: self.store.clone(),
+            restored: self.restored,
+            listeners: addresses.clone(),
+            verify_secret,
+            initial: self.initial,
+            on_reload: reread_tokens(self.doors.tokens()),
+        };
+        let (control, handle) = Control::start(parts).await;
+        let plane = proxy::start(&shared, &self.listeners).map_err(system("starting the workers"))?;
+        let names = addresses.iter().map(ToString::to_string).collect();
+        let dropped = self.log.dropped();
+        let apps = Box::new(move || crate::control::gauges(&published));
+        let exposition = Exposition::new(registry, metrics, names, dropped, apps);
+        let extras = admin::Extras {
+            metrics: Arc::new(move || exposition.render()),
+            not_live: Arc::new(Vec::new),
+        };
+        announce(&addresses, self.doors.socket(), self.doors.tcp_address());
+        let (changes, _guard) = file_watch;
+        let control = tokio::task::spawn_local(control.run(changes, stop.watcher()));
+        let doors_stop = stop.watcher();
+        let (close_doors, doors_closed) = shutdown::channel();
+        let doors = tokio::task::spawn_local(admin::serve(self.doors, handle.clone(), extras, async move {
+            let mut closed = doors_closed;
+            closed.requested().await;
+        }));
+        drop((watcher, doors_stop));
+        stopped(until, &handle, &self.log, config.server.shutdown_grace, &stop, &phase, &plane).await;
+        drop(self.listeners);
+        close_doors.request();
+        // The doors end within seconds by themselves; an error there is said and ends nothing else.
+        match doors.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the admin doors failed"),
+            Err(error) => tracing::error!(%error, "the admin doors panicked"),
+        }
+        drop(handle);
+        control.abort();
+        let _ = tokio::task::spawn_blocking(move || plane.join()).await;
+        let log = self.log;
+        let _ = tokio::task::spawn_blocking(move || log.finish(LOG_FLUSH)).await;
+        self.store.close().await;
+        Ok(())
+    }
+}
+
+/// A reload also reads the token files again.
+fn reread_tokens(tokens: admin::Tokens) -> crate::control::OnReload {
+    Box::new(move |config: &Config| match tokens.reload(&config.admin.tokens) {
+        Ok(warnings) => warnings,
+        Err(error) => vec![format!("{error}; the tokens in use stay")],
+    })
+}
+
+/// The table before the first: nothing matches.
+fn empty_table(config: &Config) -> RoutingTable {
+    RoutingTable {
+        version: 0,
+        apps: Vec::new(),
+        matcher: Arc::default(),
+        edge: Arc::new(Edge { limits: config.limits, trusted: config.server.trusted_proxies.clone() }),
+    }
+}
+
+/// A secret that no client can guess, new in every process.
+fn secret() -> io::Result<HeaderValue> {
+    let mut bytes = [0_u8; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    HeaderValue::try_from(text).map_err(io::Error::other)
+}
+
+type FileWatch = (Option<mpsc::Receiver<config::Changed>>, Option<config::WatchGuard>);
+
+fn watch_file(file: Option<&(PathBuf, ContentHash, String)>) -> FileWatch {
+    let Some((path, hash, _)) = file else { return (None, None) };
+    match config::watch(path.clone(), *hash) {
+        Ok((changes, guard, warning)) => {
+            if let Some(warning) = warning {
+                tracing::warn!("{warning}");
+            }
+            (Some(changes), Some(guard))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the config file is not watched; `cutover reload` and SIGHUP still work");
+            (None, None)
+        }
+    }
+}
+
+fn announce(addresses: &[ListenAddress], socket: &Path, tcp: Option<std::net::SocketAddr>) {
+    for address in addresses {
+        tracing::info!(%address, "listening");
+    }
+    tracing::info!(socket = %socket.display(), "admin socket");
+    if let Some(address) = tcp {
+        tracing::info!(%address, "admin over TCP");
+    }
+}
+
+/// Wait for the end, then bring it about: unready, settle, close the listeners, finish, give up when time is over.
+async fn stopped(
+    until: Until,
+    handle: &Handle,
+    log: &Arc<AccessLog>,
+    grace: Duration,
+    stop: &shutdown::Trigger,
+    phase: &watch::Sender<Phase>,
+    plane: &Plane,
+) {
+    let mut signals = match until {
+        Until::Told(mut watcher) => {
+            watcher.requested().await;
+            None
+        }
+        Until::Signal => {
+            let mut signals = Signals::new();
+            signals.first(handle, log).await;
+            Some(signals)
+        }
+    };
+    let begun = Instant::now();
+    stop.request();
+    tracing::info!("stopping: no longer ready; finishing what runs");
+    let settles = signals.is_some();
+    let finish = async {
+        if settles {
+            tokio::time::sleep(SETTLE.min(grace)).await;
+        }
+        phase.send_replace(Phase::Closing);
+        while !plane.is_finished() && begun.elapsed() < grace {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = finish => {}
+        () = second(&mut signals) => tracing::warn!("second signal: stopping at once"),
+    }
+    if !plane.is_finished() {
+        tracing::warn!("requests still running are cut");
+        phase.send_replace(Phase::Killed);
+    }
+}
+
+/// The signals that a server listens to. One that cannot be had is said, and then never comes.
+#[derive(Debug)]
+struct Signals {
+    term: Option<Signal>,
+    interrupt: Option<Signal>,
+    quit: Option<Signal>,
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    fn new() -> Self {
+        let get = |kind| {
+            signal(kind).inspect_err(|error| tracing::error!(%error, "a signal cannot be listened to")).ok()
+        };
+        Self {
+            term: get(SignalKind::terminate()),
+            interrupt: get(SignalKind::interrupt()),
+            quit: get(SignalKind::quit()),
+            hangup: get(SignalKind::hangup()),
+        }
+    }
+
+    /// The first that ends the process; SIGHUP meanwhile reloads config and access log.
+    async fn first(&mut self, handle: &Handle, log: &Arc<AccessLog>) {
+        loop {
+            tokio::select! {
+                () = received(&mut self.term) => return,
+                () = received(&mut self.interrupt) => return,
+                () = received(&mut self.quit) => return,
+                () = received(&mut self.hangup) => {
+                    log.reopen();
+                    let handle = handle.clone();
+                    tokio::task::spawn_local(async move {
+                        let by = Actor { name: "SIGHUP".to_owned(), trigger: Trigger::File };
+                        // The verdict is told in the log, as event, metric and in status.
+                        let _ = handle.reload(by).await;
+                    });
+                }
+            }
+        }
+    }
+}
+
+async fn second(signals: &mut Option<Signals>) {
+    match signals {
+        Some(signals) => tokio::select! {
+            () = received(&mut signals.term) => {}
+            () = received(&mut signals.interrupt) => {}
+            () = received(&mut signals.quit) => {}
+        },
+        None => std::future::pending().await,
+    }
+}
+
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,416 @@
+//! What the doors ask for, step by step: facts, decision, proof.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::ask::{Ask, Intent, Outcome, Refusal, Verify, Wanted};
+use super::controller::{Committed, Controller, Insistence, file_endpoints, itself};
+use super::gate::Judged;
+use super::view::EventKind;
+use crate::config::parse_endpoint;
+use crate::metrics::SwitchResult;
+use crate::rollout::{
+    self, Actor, AppState, Change, Color, Command, HealthFacts, Transition, Trigger, Weight,
+};
+
+/// The longest hold that may be asked for: held clients give up long before.
+const HOLD_MAX: Duration = Duration::from_secs(600);
+/// Answers remembered for repeated idempotency keys.
+const ANSWERS: usize = 1_000;
+
+impl Controller {
+    /// Carry out a request.
+    pub(super) async fn ask(self: &Rc<Self>, ask: Ask) -> Result<Outcome, Refusal> {
+        let app = self.app_name(ask.app.as_deref())?;
+        if let Some(answer) = self.answered_before(&app, &ask) {
+            return Ok(answer);
+        }
+        let result = match &ask.intent {
+            Intent::Switch { .. } | Intent::Weight { .. } => self.move_traffic(&app, &ask).await,
+            Intent::Rollback { ignore_health } => self.roll_back(&app, &ask, *ignore_health).await,
+            Intent::Drain { color, force } => {
+                self.simple(&app, &ask, Change::Drain { color: *color, force: *force }).await
+            }
+            Intent::Hold { max } => self.hold(&app, &ask, *max).await,
+            Intent::Release => self.simple(&app, &ask, Change::Release).await,
+            Intent::Maintenance(wanted) => {
+                self.simple(&app, &ask, Change::Maintenance(wanted.clone())).await
+            }
+            Intent::SetEndpoints { color, endpoints, revision } => {
+                let change = self.checked_endpoints(&app, *color, endpoints, revision.as_deref())?;
+                self.simple(&app, &ask, change).await
+            }
+        };
+        match &result {
+            Ok(outcome) => self.remember_answer(&app, &ask, outcome),
+            Err(refusal) => self.tell(EventKind::Refused, Some(&app), None, format!("{app}: {refusal}")),
+        }
+        result
+    }
+
+    fn answered_before(&self, app: &str, ask: &Ask) -> Option<Outcome> {
+        let key = (app.to_owned(), ask.idempotency_key.clone()?);
+        self.answers.borrow().get(&key).map(|outcome| Outcome { repeated: true, ..outcome.clone() })
+    }
+
+    fn remember_answer(&self, app: &str, ask: &Ask, outcome: &Outcome) {
+        let Some(key) = ask.idempotency_key.clone() else { return };
+        let mut answers = self.answers.borrow_mut();
+        if answers.len() < ANSWERS && !outcome.dry_run {
+            answers.insert((app.to_owned(), key), outcome.clone());
+        }
+    }
+
+    /// Switch, and weight: what needs a healthy target and, when all traffic moved, a proof.
+    async fn move_traffic(self: &Rc<Self>, app: &str, ask: &Ask) -> Result<Outcome, Refusal> {
+        let begun = Instant::now();
+        let state = self.with_slot(app, |slot| slot.state.clone())?;
+        let (target, force) = target_of(&ask.intent, &state);
+        insist_on_reason(force, "--force", &ask.reason)?;
+        if let Some(expected) = ask.expect_generation
+            && expected != state.generation
+        {
+            return Err(Refusal::Moved { expected, is: state.generation });
+        }
+        let operation = self.begin(app, ask)?;
+        let judged = match needs_gate(&ask.intent, &state, target) {
+            true => self.judge(app, target, state.generation).await?,
+            false => Judged { facts: HealthFacts::good(), probes: Vec::new() },
+        };
+        let change = change_of(&ask.intent, &state, judged.facts.clone());
+        let command = command(app, ask, change);
+        let mut warnings = Vec::new();
+        if force && !judged.facts.healthy {
+            warnings.push(format!("{target} is not healthy; moved by --force: {}", judged.facts.refusals.join("; ")));
+        }
+        if ask.dry_run {
+            let result = self.rehearse(app, &command, ask, warnings);
+            return result.map_err(|refusal| with_probes(refusal, &judged));
+        }
+        let insist = Insistence { repair: force, ..Insistence::default() };
+        let committed = match self.change(command, insist).await {
+            Ok(committed) => committed,
+            Err(refusal) => {
+                self.count_switch(app, &state, target, ask.by.trigger, SwitchResult::Refused, begun);
+                return Err(with_probes(refusal, &judged));
+            }
+        };
+        warnings.extend(committed.warnings.iter().cloned());
+        let moved = committed.applied.and_then(rollout::Applied::moved).is_some();
+        let verify = if moved { Some(self.proven(app, ask, &committed, force, begun).await?) } else { None };
+        drop(operation);
+        if moved {
+            self.count_switch(app, &state, target, ask.by.trigger, SwitchResult::Done, begun);
+        }
+        Ok(outcome(app, ask, &committed, verify, warnings))
+    }
+
+    /// Prove a switch, and take it back when the proof fails.
+    async fn proven(
+        self: &Rc<Self>,
+        app: &str,
+        ask: &Ask,
+        committed: &Committed,
+        force: bool,
+        begun: Instant,
+    ) -> Result<Verify, Refusal> {
+        let after = &committed.after;
+        let why = match self.verify(app, after, force).await {
+            Ok(verify) => {
+                self.note_verify(committed.seq, &verify);
+                let now = self.with_slot(app, |slot| slot.state.clone())?;
+                if now.generation != after.generation && now.active != after.active {
+                    return Err(Refusal::Moved { expected: after.generation, is: now.generation });
+                }
+                return Ok(verify);
+            }
+            Err(why) => why,
+        };
+        let back = Command {
+            app: app.to_owned(),
+            change: Change::Revert { of: after.generation },
+            expect_generation: None,
+            by: itself("verify", Trigger::Verify),
+            reason: why.clone(),
+            idempotency_key: None,
+        };
+        let urgent = Insistence { urgent: true, ..Insistence::default() };
+        let reverted = self.change(back, urgent).await?;
+        if reverted.applied.is_none() {
+            // Somebody moved on meanwhile; their word stands.
+            return Err(Refusal::Moved { expected: after.generation, is: reverted.after.generation });
+        }
+        self.count_switch(app, &committed.before, after.active, ask.by.trigger, SwitchResult::RolledBack, begun);
+        Err(Refusal::RolledBack {
+            to: after.active,
+            back: reverted.after.active,
+            why,
+            generation: reverted.after.generation,
+        })
+    }
+
+    /// Back, at once: no gate, no network, no proof, and no waiting for what else runs.
+    async fn roll_back(
+        self: &Rc<Self>,
+        app: &str,
+        ask: &Ask,
+        ignore_health: bool,
+    ) -> Result<Outcome, Refusal> {
+        let begun = Instant::now();
+        insist_on_reason(ignore_health, "--ignore-health", &ask.reason)?;
+        let state = self.with_slot(app, |slot| slot.state.clone())?;
+        let target = state.standby();
+        let facts = self.known(app, target);
+        let mut warnings = Vec::new();
+        if !facts.healthy && state.weight == Weight::ZERO {
+            warnings.push(format!("{target} is not healthy: {}", facts.refusals.join("; ")));
+        }
+        let command = command(app, ask, Change::Rollback { facts, ignore_health });
+        if ask.dry_run {
+            return self.rehearse(app, &command, ask, warnings);
+        }
+        let insist = Insistence { urgent: true, repair: ignore_health, undurable: ignore_health };
+        let committed = match self.change(command, insist).await {
+            Ok(committed) => committed,
+            Err(refusal) => {
+                self.count_switch(app, &state, target, ask.by.trigger, SwitchResult::Refused, begun);
+                return Err(refusal);
+            }
+        };
+        if committed.applied.and_then(rollout::Applied::moved).is_some() {
+            self.count_switch(app, &state, committed.after.active, ask.by.trigger, SwitchResult::RolledBack, begun);
+        } else {
+            warnings.clear();
+        }
+        warnings.extend(committed.warnings.iter().cloned());
+        Ok(outcome(app, ask, &committed, None, warnings))
+    }
+
+    async fn hold(self: &Rc<Self>, app: &str, ask: &Ask, max: Duration) -> Result<Outcome, Refusal> {
+        if max.is_zero() || max > HOLD_MAX {
+            return Err(Refusal::Invalid(format!("a hold lasts more than 0 and at most {} s", HOLD_MAX.as_secs())));
+        }
+        let outcome = self.simple(app, ask, Change::Hold { max }).await?;
+        if outcome.changed && !outcome.dry_run {
+            let (controller, app, generation) = (Rc::clone(self), app.to_owned(), outcome.generation);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(max).await;
+                controller.release_in_time(&app, generation).await;
+            });
+        }
+        Ok(outcome)
+    }
+
+    /// A hold never outlasts its limit: it ends in release to the active color.
+    async fn release_in_time(self: &Rc<Self>, app: &str, generation: u64) {
+        let same = self.with_slot(app, |slot| slot.state.hold.is_some() && slot.state.generation >= generation);
+        if !matches!(same, Ok(true)) {
+            return;
+        }
+        let release = Command {
+            app: app.to_owned(),
+            change: Change::Release,
+            expect_generation: None,
+            by: itself("hold limit", Trigger::Timer),
+            reason: "the hold reached its limit".to_owned(),
+            idempotency_key: None,
+        };
+        let insist = Insistence { urgent: true, undurable: true, ..Insistence::default() };
+        if let Err(error) = self.change(release, insist).await {
+            tracing::error!(app, %error, "the hold could not be released");
+        }
+    }
+
+    /// A change that needs no gate and no proof.
+    async fn simple(self: &Rc<Self>, app: &str, ask: &Ask, change: Change) -> Result<Outcome, Refusal> {
+        let command = command(app, ask, change);
+        if ask.dry_run {
+            return self.rehearse(app, &command, ask, Vec::new());
+        }
+        let _operation = self.begin(app, ask)?;
+        let repair = matches!(ask.intent, Intent::Drain { force: true, .. }) && !ask.reason.is_empty();
+        let committed = self.change(command, Insistence { repair, ..Insistence::default() }).await?;
+        let warnings = committed.warnings.clone();
+        Ok(outcome(app, ask, &committed, None, warnings))
+    }
+
+    fn checked_endpoints(
+        &self,
+        app: &str,
+        color: Color,
+        endpoints: &std::collections::BTreeMap<String, Vec<String>>,
+        revision: Option<&str>,
+    ) -> Result<Change, Refusal> {
+        let config = self.config.borrow();
+        let of = config.apps.get(app).ok_or_else(|| Refusal::Invalid(format!("no app `{app}` in the config")))?;
+        if endpoints.is_empty() && revision.is_none() {
+            return Err(Refusal::Invalid("name endpoints, a revision, or both".to_owned()));
+        }
+        if revision.is_some_and(|text| text.is_empty() || text.len() > 200 || text.chars().any(char::is_control)) {
+            return Err(Refusal::Invalid("a revision has 1 to 200 printable characters".to_owned()));
+        }
+        let mut written = std::collections::BTreeMap::new();
+        for (service, list) in endpoints {
+            if !of.services.contains_key(service) {
+                let known: Vec<_> = of.services.keys().map(String::as_str).collect();
+                let text = format!("app `{app}` has no service `{service}`; it has: {}", known.join(", "));
+                return Err(Refusal::Invalid(text));
+            }
+            let parsed = list.iter().map(|text| parse_endpoint(text).map(|address| address.to_string()));
+            let parsed = parsed.collect::<Result<Vec<_>, _>>().map_err(|bad| Refusal::Invalid(bad.to_string()))?;
+            written.insert(service.clone(), parsed);
+        }
+        let file = file_endpoints(of, color);
+        Ok(Change::SetEndpoints { color, endpoints: written, revision: revision.map(str::to_owned), file })
+    }
+
+    /// What a command would do, without doing it.
+    fn rehearse(
+        &self,
+        app: &str,
+        command: &Command,
+        ask: &Ask,
+        warnings: Vec<String>,
+    ) -> Result<Outcome, Refusal> {
+        let before = self.with_slot(app, |slot| slot.state.clone())?;
+        let (after, applied) = match rollout::apply(&before, command, Timestamp::now()) {
+            Ok(Transition::Changed(after, applied)) => (after, Some(applied)),
+            Ok(Transition::NoChange) => (before.clone(), None),
+            Err(rejection) => return Err(super::controller::refusal_of(rejection, &before)),
+        };
+        let committed = Committed { before, after, applied, seq: None, warnings: Vec::new() };
+        let mut outcome = outcome(app, ask, &committed, None, warnings);
+        outcome.generation = committed.before.generation;
+        Ok(outcome)
+    }
+
+    /// Hold the app for an operation; refused while another one runs.
+    fn begin(self: &Rc<Self>, app: &str, ask: &Ask) -> Result<Operation, Refusal> {
+        self.with_slot(app, |slot| match &slot.operation {
+            Some((operation, by)) => Err(Refusal::Busy { operation: operation.clone(), by: by.clone() }),
+            None => {
+                slot.operation = Some((verb(&ask.intent).to_owned(), ask.by.name.clone()));
+                Ok(())
+            }
+        })??;
+        Ok(Operation { controller: Rc::clone(self), app: app.to_owned() })
+    }
+
+    fn count_switch(
+        &self,
+        app: &str,
+        before: &AppState,
+        to: Color,
+        trigger: Trigger,
+        result: SwitchResult,
+        begun: Instant,
+    ) {
+        self.metrics.switched(app, (before.active, to), trigger, result, begun.elapsed());
+    }
+}
+
+/// The app is held for an operation until this is dropped.
+struct Operation {
+    controller: Rc<Controller>,
+    app: String,
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        let _ = self.controller.with_slot(&self.app, |slot| slot.operation = None);
+    }
+}
+
+fn insist_on_reason(force: bool, flag: &str, reason: &str) -> Result<(), Refusal> {
+    if force && reason.trim().is_empty() {
+        return Err(Refusal::Invalid(format!("{flag} needs a reason (`--reason TEXT`): it goes into the history")));
+    }
+    Ok(())
+}
+
+fn target_of(intent: &Intent, state: &AppState) -> (Color, bool) {
+    match intent {
+        Intent::Switch { to: Wanted::Color(color), force } => (*color, *force),
+        Intent::Switch { to: Wanted::Standby, force } | Intent::Weight { force, .. } => (state.standby(), *force),
+        _ => (state.standby(), false),
+    }
+}
+
+/// Probing takes time; what moves nothing towards a color needs none.
+fn needs_gate(intent: &Intent, state: &AppState, target: Color) -> bool {
+    match intent {
+        Intent::Switch { .. } => target != state.active,
+        Intent::Weight { color, percent, .. } if *percent <= 100 => {
+            let share = if *color == state.active { 100 - percent } else { *percent };
+            share > state.weight.percent()
+        }
+        _ => false,
+    }
+}
+
+fn change_of(intent: &Intent, state: &AppState, facts: HealthFacts) -> Change {
+    let (to, force) = target_of(intent, state);
+    match intent {
+        Intent::Weight { color, percent, force } => {
+            Change::Weight { color: *color, percent: *percent, facts, force: *force }
+        }
+        _ => Change::Switch { to, facts, force },
+    }
+}
+
+fn command(app: &str, ask: &Ask, change: Change) -> Command {
+    Command {
+        app: app.to_owned(),
+        change,
+        expect_generation: ask.expect_generation,
+        by: Actor { name: ask.by.name.clone(), trigger: ask.by.trigger },
+        reason: ask.reason.clone(),
+        idempotency_key: ask.idempotency_key.clone(),
+    }
+}
+
+fn with_probes(refusal: Refusal, judged: &Judged) -> Refusal {
+    match refusal {
+        Refusal::Unhealthy { color, active, .. } => {
+            Refusal::Unhealthy { color, active, probes: judged.probes.clone() }
+        }
+        other => other,
+    }
+}
+
+fn outcome(
+    app: &str,
+    ask: &Ask,
+    committed: &Committed,
+    verify: Option<Verify>,
+    warnings: Vec<String>,
+) -> Outcome {
+    Outcome {
+        app: app.to_owned(),
+        verb: verb(&ask.intent),
+        changed: committed.applied.is_some(),
+        dry_run: ask.dry_run,
+        generation: committed.after.generation,
+        active: committed.after.active,
+        from: committed.before.active,
+        weight: committed.after.weight.percent(),
+        verify,
+        warnings,
+        repeated: false,
+    }
+}
+
+fn verb(intent: &Intent) -> &'static str {
+    match intent {
+        Intent::Switch { .. } => "switch",
+        Intent::Rollback { .. } => "rollback",
+        Intent::Weight { .. } => "weight",
+        Intent::Drain { .. } => "drain",
+        Intent::Hold { .. } => "hold",
+        Intent::Release => "release",
+        Intent::Maintenance(_) => "maintenance",
+        Intent::SetEndpoints { .. } => "endpoints",
+    }
+}

@@ -1,0 +1,153 @@
+//! The proof of a switch: requests through our own listener must be answered by the new color.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::ask::Verify;
+use super::controller::Controller;
+use crate::config::{App, HostPattern, ListenAddress, Probe, Service};
+use crate::rollout::AppState;
+use crate::wire::{Io, Stream};
+
+/// The longest that one request of the proof may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How one request of the proof ended.
+enum Found {
+    /// The new color answered.
+    Right,
+    /// Somebody else changed the app meanwhile; this proof says nothing any more.
+    Overtaken,
+    /// The old color, or the proxy itself because of the upstream.
+    Wrong(String),
+    /// Our own listener could not be reached.
+    Unreachable(String),
+}
+
+impl Controller {
+    /// Prove that the app's active color answers. `Err` says what answered instead.
+    pub(super) async fn verify(&self, app: &str, after: &AppState, forced: bool) -> Result<Verify, String> {
+        let Some(of) = self.config.borrow().apps.get(app).cloned() else {
+            return Ok(Verify::Skipped("the app has left the config".to_owned()));
+        };
+        if forced {
+            return Ok(Verify::Skipped("forced".to_owned()));
+        }
+        if of.switch.verify == 0 {
+            return Ok(Verify::Skipped("switch.verify = 0".to_owned()));
+        }
+        let Some(listener) = self.listeners.first() else {
+            return Ok(Verify::Skipped("no listener serves this app in clear text".to_owned()));
+        };
+        let of_service = |service: &Service| match &service.health.kind {
+            Probe::Http(probe) => Some((service.name.clone(), probe.path.clone())),
+            Probe::Tcp => None,
+        };
+        let paths: Vec<(String, String)> = of.services.values().filter_map(of_service).collect();
+        if paths.is_empty() {
+            return Ok(Verify::Skipped("no health path: there is nothing harmless to ask for".to_owned()));
+        }
+        let mut requests = 0;
+        for (service, path) in paths.iter().cycle().take((of.switch.verify as usize).max(paths.len())) {
+            match self.prove_once(listener, &of, service, path, after).await {
+                Found::Right => requests += 1,
+                Found::Overtaken => return Ok(Verify::Skipped("overtaken by a later change".to_owned())),
+                Found::Wrong(why) => return Err(why),
+                Found::Unreachable(why) => return Ok(Verify::Unverified(why)),
+            }
+        }
+        Ok(Verify::Verified { requests })
+    }
+
+    async fn prove_once(
+        &self,
+        listener: &ListenAddress,
+        of: &App,
+        service: &str,
+        path: &str,
+        after: &AppState,
+    ) -> Found {
+        let secret = self.verify_secret.to_str().unwrap_or_default();
+        let proof = format!("{secret} {} {service}", of.name);
+        let request = Request::get(path)
+            .header(http::header::HOST, host_of(of))
+            .header(http::header::CONNECTION, "close")
+            .header(http::header::USER_AGENT, concat!("cutover-verify/", env!("CARGO_PKG_VERSION")))
+            .header("x-cutover-verify", proof)
+            .body(Empty::<Bytes>::new());
+        let Ok(request) = request else {
+            return Found::Unreachable(format!("{path} is no path to ask for"));
+        };
+        match tokio::time::timeout(PATIENCE, ask(listener, request)).await {
+            Ok(Ok(answer)) => judge(&answer, after, path),
+            Ok(Err(why)) => Found::Unreachable(why),
+            Err(_) => Found::Wrong(format!("GET {path} through {listener} got no answer within {PATIENCE:?}")),
+        }
+    }
+}
+
+/// Any status from the new color passes: whether it is healthy was the gate's question.
+fn judge(answer: &Response<Incoming>, after: &AppState, path: &str) -> Found {
+    let header = |name| answer.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let generation = header("x-cutover-generation").and_then(|text| text.parse::<u64>().ok());
+    let Some(generation) = generation else {
+        return Found::Wrong(format!("GET {path} was answered {} by the proxy itself", answer.status()));
+    };
+    if generation > after.generation {
+        return Found::Overtaken;
+    }
+    match header("x-cutover-color") {
+        Some(color) if color == after.active.as_str() => Found::Right,
+        color => Found::Wrong(format!(
+            "GET {path} was answered by {} (generation {generation})",
+            color.unwrap_or("an unknown color")
+        )),
+    }
+}
+
+async fn ask(listener: &ListenAddress, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, String> {
+    let unreachable = |error: &dyn std::fmt::Display| format!("our own listener {listener}: {error}");
+    let stream = match listener {
+        ListenAddress::Tcp(address) => {
+            let stream = TcpStream::connect(reachable(*address)).await.map_err(|error| unreachable(&error))?;
+            Stream::tcp(stream).map_err(|error| unreachable(&error))?
+        }
+        ListenAddress::Unix(path) => {
+            Stream::unix(UnixStream::connect(path).await.map_err(|error| unreachable(&error))?)
+        }
+    };
+    let (io, _) = Io::new(stream);
+    let (mut sender, connection) = http1::handshake(io).await.map_err(|error| unreachable(&error))?;
+    let driver = tokio::task::spawn_local(async move {
+        // Its error is the request's error.
+        let _ = connection.await;
+    });
+    let answer = sender.send_request(request).await.map_err(|error| unreachable(&error));
+    driver.abort();
+    answer
+}
+
+/// A listener on every address is reached over loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
+        _ => address,
+    }
+}
+
+/// A host that the app answers to.
+fn host_of(of: &App) -> String {
+    match of.hosts.first() {
+        Some(HostPattern::Exact(name)) => name.clone(),
+        Some(HostPattern::Below(name)) => format!("cutover-verify.{name}"),
+        None => "localhost".to_owned(),
+    }
+}
