@@ -6,9 +6,11 @@
 mod auth;
 mod bind;
 mod changes;
+pub mod client;
 pub mod dto;
 mod events;
 mod exit;
+pub mod find;
 mod openapi;
 mod problem;
 mod reads;
