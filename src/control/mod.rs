@@ -4,6 +4,9 @@
 //! (health), lets the pure machine decide, commits to the store, publishes the table, proves the switch, answers.
 
 mod ask;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test panics to fail")]
+pub(crate) mod fake;
 mod handle;
 mod view;
 
