@@ -201,7 +201,7 @@ fn unchunk(mut rest: &str) -> String {
     while let Some((size, after)) = rest.split_once("\r\n") {
         let size = usize::from_str_radix(size, 16).unwrap();
         out.push_str(&after[..size]);
-        rest = &after[size..].strip_prefix("\r\n").unwrap_or("");
+        rest = after[size..].strip_prefix("\r\n").unwrap_or("");
     }
     out
 }

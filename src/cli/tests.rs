@@ -251,10 +251,9 @@ fn exit_3_config_invalid() {
     }
     let ended = cutover_in(&[], &format!("check --json -c {}", file.display()));
     let json: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
-    assert_eq!(
-        (&json["ok"], &json["diagnostics"][0]["line"]),
-        (&false.into(), &2.into())
-    );
+    assert_eq!(json["ok"], false);
+    let found = json["diagnostics"].as_array().unwrap();
+    assert!(found.iter().any(|one| one["line"] == 2), "{json}");
 }
 
 #[test]
