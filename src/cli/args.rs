@@ -19,7 +19,7 @@ use crate::rollout::Color;
     subcommand_required = true,
     arg_required_else_help = true
 )]
-pub struct Cli {
+pub(super) struct Cli {
     /// Options of every verb.
     #[command(flatten)]
     pub common: Common,
@@ -31,7 +31,7 @@ pub struct Cli {
 /// Options that stand before or after the verb.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Common options")]
-pub struct Common {
+pub(super) struct Common {
     /// The app; not needed when there is only one
     #[arg(short, long, global = true, value_name = "APP")]
     pub app: Option<String>,
@@ -78,7 +78,7 @@ pub struct Common {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(super) enum Verb {
     /// Run the proxy
     Run(Run),
     /// Check a config file, touching nothing
@@ -188,7 +188,7 @@ pub enum Verb {
 
 /// `run`
 #[derive(Clone, Debug, Default, Args)]
-pub struct Run {
+pub(super) struct Run {
     /// Without a file: the address to listen on
     #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
     pub listen: Option<String>,
@@ -215,7 +215,7 @@ pub struct Run {
 
 /// `endpoints`
 #[derive(Debug, Subcommand)]
-pub enum Endpoints {
+pub(super) enum Endpoints {
     /// Set a color's endpoints, its revision, or both
     Set {
         /// The color
@@ -234,7 +234,7 @@ pub enum Endpoints {
 
 /// A color on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ColorName(pub Color);
+pub(super) struct ColorName(pub Color);
 
 impl ValueEnum for ColorName {
     fn value_variants<'a>() -> &'a [Self] {
@@ -248,7 +248,7 @@ impl ValueEnum for ColorName {
 
 /// The target of a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Target {
+pub(super) enum Target {
     /// Blue
     Blue,
     /// Green
@@ -260,7 +260,7 @@ pub enum Target {
 impl Target {
     /// As the API spells it.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Blue => "blue",
             Self::Green => "green",
@@ -271,7 +271,7 @@ impl Target {
 
 /// `on` or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OnOff {
+pub(super) enum OnOff {
     /// Begin
     On,
     /// End
@@ -284,7 +284,7 @@ impl Cli {
     ///
     /// # Errors
     /// The sentence to print; exit 2.
-    pub fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         let common = &self.common;
         let (name, takes) = self.verb.takes();
         if common.force && matches!(self.verb, Verb::Rollback) {

@@ -10,7 +10,7 @@ use crate::admin::{Code, Exit};
 
 /// A command failed.
 #[derive(Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     /// How the process ends.
     pub exit: Exit,
     /// What people read, without `error: `.
@@ -22,7 +22,7 @@ pub struct Failure {
 impl Failure {
     /// A failure with these words.
     #[must_use]
-    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+    pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {
             exit,
             message: message.into(),
@@ -32,13 +32,13 @@ impl Failure {
 
     /// The command line makes no sense.
     #[must_use]
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(super) fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
     }
 
     /// From an answer that is not a success.
     #[must_use]
-    pub fn refused(answer: &Answer, paint: Paint) -> Self {
+    pub(super) fn refused(answer: &Answer, paint: Paint) -> Self {
         let Ok(problem) = serde_json::from_str::<ProblemBody>(&answer.text) else {
             return Self::new(
                 exit_of_status(answer.status.as_u16()),
@@ -59,7 +59,7 @@ impl Failure {
 
     /// From a call without an answer; of a change, the outcome is open.
     #[must_use]
-    pub fn unanswered(error: &ClientError, change: bool) -> Self {
+    pub(super) fn unanswered(error: &ClientError, change: bool) -> Self {
         let exit = match error {
             ClientError::Connect { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 Exit::NotPermitted
@@ -139,7 +139,7 @@ fn describe(problem: &ProblemBody, code: Option<Code>, paint: Paint) -> String {
 
 /// One probe as a line: `✖ web 10.0.0.9:8080  http://…/healthz → 503 in 4 ms: body {"db":"down"}`.
 #[must_use]
-pub fn probe_line(probe: &Probe, paint: Paint) -> String {
+pub(super) fn probe_line(probe: &Probe, paint: Paint) -> String {
     let report = &probe.report;
     let mark = match report.verdict.as_str() {
         "healthy" => paint.good("✔"),

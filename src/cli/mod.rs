@@ -10,6 +10,7 @@ mod server;
 mod tables;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test panics to fail")]
 mod tests;
 
 use std::ffi::OsString;
@@ -32,7 +33,7 @@ pub fn main() -> ExitCode {
 }
 
 /// One command with its surroundings, so that tests can have their own.
-pub(crate) fn run(
+fn run(
     args: impl IntoIterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<String>,
     output: &mut Output,

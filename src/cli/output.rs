@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
 /// Both streams, and how to write to them.
-pub struct Output {
+pub(super) struct Output {
     stdout: Box<dyn Write>,
     stderr: Box<dyn Write>,
     /// How stdout may look.
@@ -28,7 +28,7 @@ impl fmt::Debug for Output {
 
 /// Whether ANSI colors may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Paint {
+pub(super) enum Paint {
     /// Plain text.
     Plain,
     /// ANSI.
@@ -38,19 +38,19 @@ pub enum Paint {
 impl Paint {
     /// Good news.
     #[must_use]
-    pub fn good(self, text: &str) -> String {
+    pub(super) fn good(self, text: &str) -> String {
         self.with("32", text)
     }
 
     /// Bad news.
     #[must_use]
-    pub fn bad(self, text: &str) -> String {
+    pub(super) fn bad(self, text: &str) -> String {
         self.with("31", text)
     }
 
     /// What matters.
     #[must_use]
-    pub fn strong(self, text: &str) -> String {
+    pub(super) fn strong(self, text: &str) -> String {
         self.with("1", text)
     }
 
@@ -65,7 +65,7 @@ impl Paint {
 impl Output {
     /// The process's own. Colors go to terminals only, and never when `NO_COLOR` is set.
     #[must_use]
-    pub fn process(env: &dyn Fn(&str) -> Option<String>) -> Self {
+    pub(super) fn process(env: &dyn Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| env(name).is_some_and(|value| !value.is_empty());
         let dumb = env("TERM").is_some_and(|term| term == "dumb");
         let paint = |terminal: bool| match terminal && !dumb && !set("NO_COLOR") {
@@ -99,7 +99,7 @@ impl Output {
     }
 
     /// Data: a line, or several, to stdout.
-    pub fn data(&mut self, text: &str) {
+    pub(super) fn data(&mut self, text: &str) {
         let end = if text.ends_with('\n') { "" } else { "\n" };
         let written = write!(self.stdout, "{text}{end}").and_then(|()| self.stdout.flush());
         if let Err(error) = written {
@@ -110,21 +110,21 @@ impl Output {
     }
 
     /// Progress or an error: a line to stderr. If even that fails, nobody can be told.
-    pub fn note(&mut self, text: &str) {
+    pub(super) fn note(&mut self, text: &str) {
         let end = if text.ends_with('\n') { "" } else { "\n" };
         let _ = write!(self.stderr, "{text}{end}").and_then(|()| self.stderr.flush());
     }
 
     /// Data was lost: stdout could not be written.
     #[must_use]
-    pub const fn lost(&self) -> bool {
+    pub(super) const fn lost(&self) -> bool {
         self.failed
     }
 }
 
 /// Text from elsewhere, made harmless for a terminal: no control character, no change of writing direction.
 #[must_use]
-pub fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' => '\n',

@@ -210,7 +210,10 @@ fn write_rows(text: &mut String, rows: &[[String; COLUMNS]], paint: Paint) {
                     _ => cell.clone(),
                 });
             } else {
-                let _ = write!(line, "{cell:width$}  ");
+                // Not `{cell:width$}`: a width above 65,535 would be a panic.
+                let gap = width.saturating_sub(cell.chars().count()) + 2;
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', gap));
             }
         }
         let _ = writeln!(text, "  {}", line.trim_end());
