@@ -83,7 +83,6 @@ impl Controller {
         let begun = Instant::now();
         let state = self.with_slot(app, |slot| slot.state.clone())?;
         let (target, force) = target_of(&ask.intent, &state);
-        insist_on_reason(force, "--force", &ask.reason)?;
         if let Some(expected) = ask.expect_generation
             && expected != state.generation
         {
@@ -206,7 +205,6 @@ impl Controller {
         ignore_health: bool,
     ) -> Result<Outcome, Refusal> {
         let begun = Instant::now();
-        insist_on_reason(ignore_health, "--ignore-health", &ask.reason)?;
         let state = self.with_slot(app, |slot| slot.state.clone())?;
         let target = state.standby();
         let facts = self.known(app, target);
@@ -428,15 +426,6 @@ impl Drop for Operation {
     fn drop(&mut self) {
         let _ = self.controller.with_slot(&self.app, |slot| slot.operation = None);
     }
-}
-
-fn insist_on_reason(force: bool, flag: &str, reason: &str) -> Result<(), Refusal> {
-    if force && reason.trim().is_empty() {
-        return Err(Refusal::Invalid(format!(
-            "{flag} needs a reason (`--reason TEXT`): it goes into the history"
-        )));
-    }
-    Ok(())
 }
 
 fn target_of(intent: &Intent, state: &AppState) -> (Color, bool) {

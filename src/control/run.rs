@@ -8,7 +8,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::controller::{Controller, Inboxes, Parts};
 use super::handle::{Handle, Message};
-use super::view::EventKind;
+use super::view::{Event, EventKind};
 use crate::config::{Changed, EndpointAddress};
 use crate::shutdown::Watcher;
 use crate::upstream::{HealthChange, Resolution, Target};
@@ -122,15 +122,20 @@ impl Controller {
             Message::Overview(reply) => drop(reply.send(Box::new(self.overview()))),
             Message::History(reply) => drop(reply.send(self.history.borrow().iter().cloned().collect())),
             Message::Subscribe(after, reply) => {
-                let past = self.past_events.borrow();
-                let missed = past
-                    .iter()
-                    .filter(|event| after.is_none_or(|after| event.id.is_some_and(|id| id > after)));
-                drop(reply.send((missed.cloned().collect(), self.events.subscribe())));
+                drop(reply.send((self.missed_events(after), self.events.subscribe())));
             }
             Message::Explain(request, reply) => drop(reply.send(self.explain(&request))),
             Message::ConfigText(reply) => drop(reply.send(self.config_text())),
         }
+    }
+
+    /// Remembered events behind the one with this id; `None` wants none, 0 all.
+    fn missed_events(&self, after: Option<u64>) -> Vec<Event> {
+        let Some(after) = after else { return Vec::new() };
+        let past = self.past_events.borrow();
+        // By place, because events that are no changes have no id.
+        let seen = past.iter().rposition(|event| event.id.is_some_and(|id| id <= after));
+        past.iter().skip(seen.map_or(0, |at| at + 1)).cloned().collect()
     }
 
     fn spawn<F: Future<Output = ()> + 'static>(self: &Rc<Self>, task: impl FnOnce(Rc<Self>) -> F) {
