@@ -147,8 +147,10 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Peer) {
     let mut connection = builder(&limits).serve_connection(io, service);
     let mut timer = Deadline::new(Instant::now() + limits.client_header_timeout);
     let mut blocked = None;
+    let mut known = false;
     let end = std::future::poll_fn(|cx| {
-        if worker.stopping() && !client.dismissed.get() {
+        // Once: a task keeps its waker, and an idle connection is not polled again before it is dismissed.
+        if !std::mem::replace(&mut known, true) {
             client.waker.set(Some(cx.waker().clone()));
         }
         if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
