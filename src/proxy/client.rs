@@ -94,7 +94,10 @@ impl Client {
         }
         let end = match self.phase.get() {
             Phase::Head(since) => since + limits.client_header_timeout,
-            Phase::Idle(..) if self.dismissed.get() => return Poll::Ready(End::TimedOut(false)),
+            // What is blocked still has the end of its answer to take.
+            Phase::Idle(..) if self.dismissed.get() && !self.watch.is_blocked() => {
+                return Poll::Ready(End::TimedOut(false));
+            }
             Phase::Idle(since, _) => since + limits.client_idle_timeout,
             Phase::Busy => return self.poll_busy(cx, timer, blocked, limits.client_idle_timeout),
         };
