@@ -84,7 +84,7 @@ impl Client {
         &self,
         cx: &mut Context<'_>,
         timer: &mut Deadline,
-        blocked: &mut Option<Instant>,
+        blocked: &mut Option<(Instant, u64)>,
         limits: &Limits,
     ) -> Poll<End> {
         if let Phase::Idle(_, before) = self.phase.get()
@@ -112,11 +112,15 @@ impl Client {
         &self,
         cx: &mut Context<'_>,
         timer: &mut Deadline,
-        blocked: &mut Option<Instant>,
+        blocked: &mut Option<(Instant, u64)>,
         patience: Duration,
     ) -> Poll<End> {
         if self.watch.is_blocked() {
-            let since = *blocked.get_or_insert_with(Instant::now);
+            // A slow client is blocked at the end of every poll, and yet takes something: count from the last byte.
+            let written = self.watch.bytes_written();
+            let (since, before) = *blocked.get_or_insert_with(|| (Instant::now(), written));
+            let since = if before == written { since } else { Instant::now() };
+            *blocked = Some((since, written));
             return timer.poll(cx, since + patience).map(|()| End::TimedOut(false));
         }
         *blocked = None;
