@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The waiting room of one hold of one app: bounded over the whole process. Waiting requests hold no claim and
 /// their bodies are unread.
@@ -17,6 +17,9 @@ pub struct HoldQueue {
 impl HoldQueue {
     /// Requests that may wait when nothing else is configured.
     pub const BOUND: usize = 1_000;
+
+    /// Waiting goes on for so long after the hold's limit: the release at the limit has to be stored first.
+    pub const GRACE: Duration = Duration::from_secs(5);
 
     /// An empty room for at most `bound` requests.
     #[must_use]
