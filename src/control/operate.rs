@@ -255,19 +255,21 @@ impl Controller {
         }
         let outcome = self.simple(app, ask, Change::Hold { max }).await?;
         if outcome.changed && !outcome.dry_run {
-            let (controller, app, generation) = (Rc::clone(self), app.to_owned(), outcome.generation);
+            let since = self.with_slot(app, |slot| slot.state.hold.map(|hold| hold.since))?;
+            let (controller, app) = (Rc::clone(self), app.to_owned());
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(max).await;
-                controller.release_in_time(&app, generation).await;
+                controller.release_in_time(&app, since).await;
             });
         }
         Ok(outcome)
     }
 
     /// A hold never outlasts its limit: it ends in release to the active color.
-    async fn release_in_time(self: &Rc<Self>, app: &str, generation: u64) {
+    async fn release_in_time(self: &Rc<Self>, app: &str, since: Option<Timestamp>) {
+        // The hold of then may be over and another one begun: that one has a timer of its own.
         let same = self.with_slot(app, |slot| {
-            slot.state.hold.is_some() && slot.state.generation >= generation
+            slot.state.hold.is_some_and(|hold| Some(hold.since) == since)
         });
         if !matches!(same, Ok(true)) {
             return;
