@@ -260,6 +260,13 @@ impl Controller {
         let version = self.published.load().version;
         loop {
             let ended = self.drain_ended.notified();
+            let back = self.with_slot(app, |slot| {
+                slot.state.share(color) > 0 && !slot.state.colors[color].drained
+            })?;
+            if back {
+                let text = format!("{color} has traffic again: somebody moved it back during the wait");
+                return Err(Refusal::NotDrainable(text));
+            }
             let jobs = self.with_slot(app, |slot| slot.draining.iter().any(|job| job.color == color))?;
             if !jobs && self.published.applied_by_all() >= version {
                 return Ok(Drained {
