@@ -296,6 +296,10 @@ impl Controller {
             slot.state = after.clone();
             slot.degraded = None;
             slot.closed = None;
+            if seq.is_some() {
+                // An older state that waited to be stored is out of date now; the store would refuse it for ever.
+                slot.undurable = None;
+            }
         })?;
         let totals = self.totals(&command.app);
         self.publish_app(&command.app, seq.zip(Some(totals)));
