@@ -80,7 +80,10 @@ impl Controller {
         let diff = config::diff(&old, &loaded.config);
         let needs_restart = config::needs_restart(&old, &loaded.config);
         let new = Arc::new(keep_what_needs_a_restart(&old, loaded.config.clone()));
-        self.commit_endpoints(&old, &new, &by).await?;
+        if let Err(refusal) = self.commit_endpoints(&old, &new, &by).await {
+            self.refuse_file(refusal.to_string());
+            return Err(refusal);
+        }
         let fresh = self.install(&old, &new);
         self.file_hash.set(Some(loaded.hash));
         *self.file_text.borrow_mut() = loaded.text;
