@@ -91,7 +91,7 @@ pub(super) struct Controller {
     pub(super) history: RefCell<VecDeque<HistoryEntry>>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) past_events: RefCell<VecDeque<Event>>,
-    pub(super) answers: RefCell<HashMap<(String, String), Outcome>>,
+    pub(super) answers: RefCell<VecDeque<((String, String), Outcome)>>,
     pub(super) warnings: RefCell<Vec<String>>,
     pub(super) listeners: Vec<ListenAddress>,
     pub(super) verify_secret: HeaderValue,

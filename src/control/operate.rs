@@ -62,7 +62,9 @@ impl Controller {
 
     fn answered_before(&self, app: &str, ask: &Ask) -> Option<Outcome> {
         let key = (app.to_owned(), ask.idempotency_key.clone()?);
-        self.answers.borrow().get(&key).map(|outcome| Outcome {
+        let answers = self.answers.borrow();
+        let (_, outcome) = answers.iter().find(|(of, _)| *of == key)?;
+        Some(Outcome {
             repeated: true,
             ..outcome.clone()
         })
@@ -73,9 +75,13 @@ impl Controller {
             return;
         };
         let mut answers = self.answers.borrow_mut();
-        if answers.len() < ANSWERS && !outcome.dry_run {
-            answers.insert((app.to_owned(), key), outcome.clone());
+        if outcome.dry_run {
+            return;
         }
+        if answers.len() == ANSWERS {
+            answers.pop_front();
+        }
+        answers.push_back(((app.to_owned(), key), outcome.clone()));
     }
 
     /// Switch, and weight: what needs a healthy target and, when all traffic moved, a proof.
