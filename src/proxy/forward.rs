@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant as StdInstant;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -125,6 +125,11 @@ async fn attempt(
     });
     let expects = head.headers.contains_key(http::header::EXPECT);
     prepare(worker, client, exchange, &lane, &mut head);
+    if upload.is_some() && body.size_hint().exact().is_none() {
+        // Said aloud: hyper leaves the body of a GET away otherwise.
+        head.headers
+            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let mut body = RequestBody::new(body, upload.clone());
     if upload.is_some() && !expects {
         body.prime().await;
