@@ -464,8 +464,9 @@ async fn carry(
         head.headers
             .insert(X_CUTOVER_GENERATION, HeaderValue::from(lane.generation));
     }
-    if head.status == StatusCode::NO_CONTENT {
-        // RFC 9110 §8.6: a 204 has no Content-Length; some apps send one.
+    if head.status == StatusCode::NO_CONTENT || !body.is_end_stream() {
+        // RFC 9110 §8.6: a 204 has no Content-Length; some apps send one. With a body hyper writes what is true of
+        // it: the app's own may stand beside `Transfer-Encoding` (RFC 9112 §6.3) or be a list.
         head.headers.remove(CONTENT_LENGTH);
     }
     let timeouts = &lane.settings.timeouts;
