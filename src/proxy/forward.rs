@@ -28,6 +28,8 @@ use crate::upstream::{ConnectError, Line};
 
 /// Tries in all when connecting fails: the second goes to another endpoint if there is one.
 const CONNECT_TRIES: u32 = 2;
+/// How often a request that was never sent goes out again: pooled connections may all have died at once.
+const RESENDS: u32 = 8;
 
 /// Serve one request: route, choose, claim, prepare, send, answer. Recording happens when the [`Exchange`] drops.
 pub(super) async fn forward(
@@ -138,11 +140,15 @@ async fn attempt(
     let mut request = Request::from_parts(head, body);
     // 5: send. What was never sent is sent again on another connection; anything else is not.
     let sent_at = StdInstant::now();
+    let mut resends = 0;
     let answer = loop {
         exchange.with_claim(|claim| line.carries(claim.gate()));
         match answer_in_time(line.sender().try_send_request(request), &lane, upload.as_deref()).await {
             Ok(answer) => break answer,
+            // An app that closes every connection at once would be dialled for ever.
+            Err(Unanswered::NeverSent(_)) if resends == RESENDS => return Err(ProxyError::Reset.into()),
             Err(Unanswered::NeverSent(again)) => {
+                resends += 1;
                 request = *again;
                 exchange.retried();
                 let repeat = may_repeat(&method, request.body());
