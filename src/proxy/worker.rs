@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -59,30 +59,37 @@ pub struct Shared {
 #[derive(Debug)]
 pub struct Plane {
     threads: Vec<JoinHandle<()>>,
+    listeners: Listeners,
 }
+
+/// Kept for workers that start again. A socket is closed with its last handle, so these go when accepting ends.
+type Listeners = Arc<Mutex<Vec<Listener>>>;
 
 /// Start a worker for each set of cells in the registry.
 ///
 /// # Errors
-/// A thread or a handle on a listener could not be had.
-pub fn start(shared: &Arc<Shared>, listeners: &[Listener]) -> io::Result<Plane> {
+/// A thread could not be had.
+pub fn start(shared: &Arc<Shared>, listeners: Vec<Listener>) -> io::Result<Plane> {
+    let listeners = Listeners::new(Mutex::new(listeners));
     let spawn = |index: usize| {
-        let handles = listeners
-            .iter()
-            .map(Listener::handle)
-            .collect::<io::Result<Vec<_>>>()?;
-        let shared = Arc::clone(shared);
+        let (shared, listeners) = (Arc::clone(shared), Arc::clone(&listeners));
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || keep_running(index, &shared, &handles))
+            .spawn(move || keep_running(index, &shared, &listeners))
     };
     let count = shared.registry.worker_cells.len();
     Ok(Plane {
         threads: (0..count).map(spawn).collect::<io::Result<_>>()?,
+        listeners,
     })
 }
 
 impl Plane {
+    /// Let go of the listeners, once the phase has told the workers to: whoever comes now is refused by the kernel.
+    pub fn close_listeners(&self) {
+        locked(&self.listeners).clear();
+    }
+
     /// Wait until every worker has finished; the phase tells them when.
     pub fn join(self) {
         for thread in self.threads {
@@ -99,9 +106,9 @@ impl Plane {
 }
 
 /// A worker that dies is started again with its index: its claims were released by the fall, its cells remain.
-fn keep_running(index: usize, shared: &Arc<Shared>, listeners: &[Listener]) {
+fn keep_running(index: usize, shared: &Arc<Shared>, listeners: &Listeners) {
     loop {
-        let handles = listeners
+        let handles = locked(listeners)
             .iter()
             .map(Listener::handle)
             .collect::<io::Result<Vec<_>>>();
@@ -116,6 +123,10 @@ fn keep_running(index: usize, shared: &Arc<Shared>, listeners: &[Listener]) {
         }
         std::thread::sleep(TICK);
     }
+}
+
+fn locked(listeners: &Listeners) -> MutexGuard<'_, Vec<Listener>> {
+    listeners.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn run(index: usize, shared: &Arc<Shared>, listeners: Vec<Listener>) -> io::Result<()> {
