@@ -91,7 +91,7 @@ pub(super) struct Controller {
     pub(super) history: RefCell<VecDeque<HistoryEntry>>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) past_events: RefCell<VecDeque<Event>>,
-    pub(super) answers: RefCell<HashMap<(String, String), Outcome>>,
+    pub(super) answers: RefCell<VecDeque<((String, String), Outcome)>>,
     pub(super) warnings: RefCell<Vec<String>>,
     pub(super) listeners: Vec<ListenAddress>,
     pub(super) verify_secret: HeaderValue,
@@ -296,6 +296,10 @@ impl Controller {
             slot.state = after.clone();
             slot.degraded = None;
             slot.closed = None;
+            if seq.is_some() {
+                // An older state that waited to be stored is out of date now; the store would refuse it for ever.
+                slot.undurable = None;
+            }
         })?;
         let totals = self.totals(&command.app);
         self.publish_app(&command.app, seq.zip(Some(totals)));

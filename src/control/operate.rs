@@ -62,7 +62,9 @@ impl Controller {
 
     fn answered_before(&self, app: &str, ask: &Ask) -> Option<Outcome> {
         let key = (app.to_owned(), ask.idempotency_key.clone()?);
-        self.answers.borrow().get(&key).map(|outcome| Outcome {
+        let answers = self.answers.borrow();
+        let (_, outcome) = answers.iter().find(|(of, _)| *of == key)?;
+        Some(Outcome {
             repeated: true,
             ..outcome.clone()
         })
@@ -73,9 +75,13 @@ impl Controller {
             return;
         };
         let mut answers = self.answers.borrow_mut();
-        if answers.len() < ANSWERS && !outcome.dry_run {
-            answers.insert((app.to_owned(), key), outcome.clone());
+        if outcome.dry_run {
+            return;
         }
+        if answers.len() == ANSWERS {
+            answers.pop_front();
+        }
+        answers.push_back(((app.to_owned(), key), outcome.clone()));
     }
 
     /// Switch, and weight: what needs a healthy target and, when all traffic moved, a proof.
@@ -253,19 +259,21 @@ impl Controller {
         }
         let outcome = self.simple(app, ask, Change::Hold { max }).await?;
         if outcome.changed && !outcome.dry_run {
-            let (controller, app, generation) = (Rc::clone(self), app.to_owned(), outcome.generation);
+            let since = self.with_slot(app, |slot| slot.state.hold.map(|hold| hold.since))?;
+            let (controller, app) = (Rc::clone(self), app.to_owned());
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(max).await;
-                controller.release_in_time(&app, generation).await;
+                controller.release_in_time(&app, since).await;
             });
         }
         Ok(outcome)
     }
 
     /// A hold never outlasts its limit: it ends in release to the active color.
-    async fn release_in_time(self: &Rc<Self>, app: &str, generation: u64) {
+    async fn release_in_time(self: &Rc<Self>, app: &str, since: Option<Timestamp>) {
+        // The hold of then may be over and another one begun: that one has a timer of its own.
         let same = self.with_slot(app, |slot| {
-            slot.state.hold.is_some() && slot.state.generation >= generation
+            slot.state.hold.is_some_and(|hold| Some(hold.since) == since)
         });
         if !matches!(same, Ok(true)) {
             return;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::ask::{Ask, Intent, Refusal, Wanted};
-use super::controller::{Controller, Insistence, file_endpoints};
+use super::controller::{Controller, Insistence, Slot, file_endpoints};
 use super::handle::Reloaded;
 use super::view::EventKind;
 use crate::config::{self, Changed, Config};
-use crate::rollout::{Actor, ByColor, Change, Color, Command};
+use crate::rollout::{Actor, AppState, ByColor, Change, Color, Command};
 
 impl Controller {
     /// Read the file and take it into use.
@@ -80,8 +80,12 @@ impl Controller {
         let diff = config::diff(&old, &loaded.config);
         let needs_restart = config::needs_restart(&old, &loaded.config);
         let new = Arc::new(keep_what_needs_a_restart(&old, loaded.config.clone()));
-        self.commit_endpoints(&old, &new, &by).await?;
-        let fresh = self.install(&old, &new);
+        if let Err(refusal) = self.commit_endpoints(&old, &new, &by).await {
+            self.refuse_file(refusal.to_string());
+            return Err(refusal);
+        }
+        let known = self.known_to_the_store(&new).await;
+        let fresh = self.install(&old, &new, &known);
         self.file_hash.set(Some(loaded.hash));
         *self.file_text.borrow_mut() = loaded.text;
         {
@@ -95,6 +99,9 @@ impl Controller {
         let message = format!("config taken into use, {} differences", diff.len());
         tracing::info!("{message}");
         self.tell(EventKind::Reloaded, None, None, message);
+        for app in known.keys() {
+            self.take_up(app).await;
+        }
         for app in fresh {
             let controller = Rc::clone(self);
             tokio::task::spawn_local(async move { controller.decide_first(&app).await });
@@ -137,15 +144,32 @@ impl Controller {
         Ok(())
     }
 
+    /// The stored states of apps that come back: one that left the file for a while is no new one.
+    async fn known_to_the_store(&self, new: &Config) -> BTreeMap<String, AppState> {
+        let mut known = BTreeMap::new();
+        for name in new.apps.keys() {
+            let is_here = self.apps.borrow().contains_key(name);
+            if !is_here && let Ok(Some(state)) = self.store.newest(name).await {
+                known.insert(name.clone(), state);
+            }
+        }
+        known
+    }
+
     /// From here on nothing can fail. Returns the apps that are new.
-    fn install(&self, old: &Config, new: &Arc<Config>) -> Vec<String> {
+    fn install(&self, old: &Config, new: &Arc<Config>, known: &BTreeMap<String, AppState>) -> Vec<String> {
         *self.config.borrow_mut() = Arc::clone(new);
         let mut fresh = Vec::new();
         {
             let mut apps = self.apps.borrow_mut();
             apps.retain(|name, _| new.apps.contains_key(name));
             for (name, of) in &new.apps {
-                if !apps.contains_key(name) {
+                if apps.contains_key(name) {
+                    continue;
+                }
+                if let Some(state) = known.get(name) {
+                    apps.insert(name.clone(), Slot::new(state.clone()));
+                } else {
                     apps.insert(name.clone(), self.undecided(of));
                     fresh.push(name.clone());
                 }

@@ -79,7 +79,7 @@ impl Controller {
     }
 
     /// A restart releases a hold, and a config that changed meanwhile counts as a reload.
-    async fn take_up(self: &Rc<Self>, app: &str) {
+    pub(super) async fn take_up(self: &Rc<Self>, app: &str) {
         let Ok(state) = self.with_slot(app, |slot| slot.state.clone()) else {
             return;
         };

@@ -84,7 +84,7 @@ impl Client {
         &self,
         cx: &mut Context<'_>,
         timer: &mut Deadline,
-        blocked: &mut Option<Instant>,
+        blocked: &mut Option<(Instant, u64)>,
         limits: &Limits,
     ) -> Poll<End> {
         if let Phase::Idle(_, before) = self.phase.get()
@@ -94,7 +94,10 @@ impl Client {
         }
         let end = match self.phase.get() {
             Phase::Head(since) => since + limits.client_header_timeout,
-            Phase::Idle(..) if self.dismissed.get() => return Poll::Ready(End::TimedOut(false)),
+            // What is blocked still has the end of its answer to take.
+            Phase::Idle(..) if self.dismissed.get() && !self.watch.is_blocked() => {
+                return Poll::Ready(End::TimedOut(false));
+            }
             Phase::Idle(since, _) => since + limits.client_idle_timeout,
             Phase::Busy => return self.poll_busy(cx, timer, blocked, limits.client_idle_timeout),
         };
@@ -109,11 +112,15 @@ impl Client {
         &self,
         cx: &mut Context<'_>,
         timer: &mut Deadline,
-        blocked: &mut Option<Instant>,
+        blocked: &mut Option<(Instant, u64)>,
         patience: Duration,
     ) -> Poll<End> {
         if self.watch.is_blocked() {
-            let since = *blocked.get_or_insert_with(Instant::now);
+            // A slow client is blocked at the end of every poll, and yet takes something: count from the last byte.
+            let written = self.watch.bytes_written();
+            let (since, before) = *blocked.get_or_insert_with(|| (Instant::now(), written));
+            let since = if before == written { since } else { Instant::now() };
+            *blocked = Some((since, written));
             return timer.poll(cx, since + patience).map(|()| End::TimedOut(false));
         }
         *blocked = None;
@@ -147,8 +154,10 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Peer) {
     let mut connection = builder(&limits).serve_connection(io, service);
     let mut timer = Deadline::new(Instant::now() + limits.client_header_timeout);
     let mut blocked = None;
+    let mut known = false;
     let end = std::future::poll_fn(|cx| {
-        if worker.stopping() && !client.dismissed.get() {
+        // Once: a task keeps its waker, and an idle connection is not polled again before it is dismissed.
+        if !std::mem::replace(&mut known, true) {
             client.waker.set(Some(cx.waker().clone()));
         }
         if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {

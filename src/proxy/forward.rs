@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant as StdInstant;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -28,6 +28,8 @@ use crate::upstream::{ConnectError, Line};
 
 /// Tries in all when connecting fails: the second goes to another endpoint if there is one.
 const CONNECT_TRIES: u32 = 2;
+/// How often a request that was never sent goes out again: pooled connections may all have died at once.
+const RESENDS: u32 = 8;
 
 /// Serve one request: route, choose, claim, prepare, send, answer. Recording happens when the [`Exchange`] drops.
 pub(super) async fn forward(
@@ -125,6 +127,11 @@ async fn attempt(
     });
     let expects = head.headers.contains_key(http::header::EXPECT);
     prepare(worker, client, exchange, &lane, &mut head);
+    if upload.is_some() && body.size_hint().exact().is_none() {
+        // Said aloud: hyper leaves the body of a GET away otherwise.
+        head.headers
+            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let mut body = RequestBody::new(body, upload.clone());
     if upload.is_some() && !expects {
         body.prime().await;
@@ -133,11 +140,15 @@ async fn attempt(
     let mut request = Request::from_parts(head, body);
     // 5: send. What was never sent is sent again on another connection; anything else is not.
     let sent_at = StdInstant::now();
+    let mut resends = 0;
     let answer = loop {
         exchange.with_claim(|claim| line.carries(claim.gate()));
         match answer_in_time(line.sender().try_send_request(request), &lane, upload.as_deref()).await {
             Ok(answer) => break answer,
+            // An app that closes every connection at once would be dialled for ever.
+            Err(Unanswered::NeverSent(_)) if resends == RESENDS => return Err(ProxyError::Reset.into()),
             Err(Unanswered::NeverSent(again)) => {
+                resends += 1;
                 request = *again;
                 exchange.retried();
                 let repeat = may_repeat(&method, request.body());
@@ -459,8 +470,9 @@ async fn carry(
         head.headers
             .insert(X_CUTOVER_GENERATION, HeaderValue::from(lane.generation));
     }
-    if head.status == StatusCode::NO_CONTENT {
-        // RFC 9110 §8.6: a 204 has no Content-Length; some apps send one.
+    if head.status == StatusCode::NO_CONTENT || !body.is_end_stream() {
+        // RFC 9110 §8.6: a 204 has no Content-Length; some apps send one. With a body hyper writes what is true of
+        // it: the app's own may stand beside `Transfer-Encoding` (RFC 9112 §6.3) or be a list.
         head.headers.remove(CONTENT_LENGTH);
     }
     let timeouts = &lane.settings.timeouts;
