@@ -28,18 +28,28 @@ const LOOK: Duration = Duration::from_millis(10);
 const LOG_FLUSH: Duration = Duration::from_secs(2);
 
 /// How to run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// The config file.
-    pub config: Option<PathBuf>,
-    /// Run without a file: listen here …
-    pub listen: Option<String>,
-    /// … with these blue endpoints …
-    pub blue: Vec<String>,
-    /// … and these green ones.
-    pub green: Vec<String>,
+    /// Where the configuration comes from.
+    pub origin: Origin,
     /// The active color of apps that the store does not know.
     pub initial: Option<Color>,
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A file.
+    File(PathBuf),
+    /// `--listen A --blue B --green C`
+    Flags {
+        /// The listener's address.
+        listen: String,
+        /// Blue's endpoints.
+        blue: Vec<String>,
+        /// Green's endpoints.
+        green: Vec<String>,
+    },
 }
 
 /// The process could not start, or not go on.
@@ -106,19 +116,17 @@ impl Source {
         })
     }
 
-    /// From what was asked for on the command line.
+    /// From wherever it is.
     ///
     /// # Errors
     /// Every mistake in it.
-    pub fn of(options: &RunOptions) -> Result<Self, RunError> {
-        match (&options.config, &options.listen) {
-            (None, Some(listen)) => {
-                let config = config::from_flags(listen, &options.blue, &options.green, &environment)
-                    .map_err(RunError::Config)?;
+    pub fn of(origin: &Origin) -> Result<Self, RunError> {
+        match origin {
+            Origin::File(path) => Self::file(path),
+            Origin::Flags { listen, blue, green } => {
+                let config = config::from_flags(listen, blue, green, &environment).map_err(RunError::Config)?;
                 Ok(Self { config, file: None })
             }
-            (Some(path), _) => Self::file(path),
-            (None, None) => Self::file(&default_config()),
         }
     }
 }
@@ -127,24 +135,12 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// `./cutover.toml`, else `/etc/cutover/cutover.toml`.
-#[must_use]
-pub fn default_config() -> PathBuf {
-    let here = PathBuf::from("cutover.toml");
-    let system = PathBuf::from("/etc/cutover/cutover.toml");
-    if !here.exists() && system.exists() {
-        system
-    } else {
-        here
-    }
-}
-
 /// Run until a signal ends it.
 ///
 /// # Errors
 /// The start failed; nothing was served.
 pub fn run(options: &RunOptions) -> Result<(), RunError> {
-    let source = Source::of(options)?;
+    let source = Source::of(&options.origin)?;
     ops::init(&source.config.log.level).map_err(|error| RunError::Log(error.to_string()))?;
     let app = App::bind(source, options.initial)?;
     app.run(Until::Signal)

@@ -44,17 +44,17 @@ pub(super) struct Sent<T> {
 
 impl<T> Sent<T> {
     /// The app in the path; none when it is `-`.
-    pub fn app(&self) -> Option<String> {
+    pub(super) fn app(&self) -> Option<String> {
         app_of(&self.params)
     }
 
     /// The color in the path.
-    pub fn color(&self) -> Result<Color, Problem> {
+    pub(super) fn color(&self) -> Result<Color, Problem> {
         color_of(&self.params)
     }
 
     /// The change that is asked for.
-    pub fn ask(&self, intent: Intent, reason: &str, dry_run: bool) -> Result<Ask, Problem> {
+    pub(super) fn ask(&self, intent: Intent, reason: &str, dry_run: bool) -> Result<Ask, Problem> {
         Ok(Ask {
             app: self.app(),
             intent,
@@ -99,11 +99,11 @@ pub(super) struct Asked<Q> {
 }
 
 impl<Q> Asked<Q> {
-    pub fn app(&self) -> Option<String> {
+    pub(super) fn app(&self) -> Option<String> {
         app_of(&self.params)
     }
 
-    pub fn color(&self) -> Result<Color, Problem> {
+    pub(super) fn color(&self) -> Result<Color, Problem> {
         color_of(&self.params)
     }
 }

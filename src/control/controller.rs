@@ -647,7 +647,6 @@ pub(super) fn refusal_of(rejection: Rejection, state: &AppState) -> Refusal {
 
 pub(super) fn detail(applied: Applied, after: &AppState) -> String {
     match applied {
-        Applied::Weighed { color, percent } => format!("{color} {percent} %"),
         Applied::Draining(color) => color.to_string(),
         Applied::EndpointsSet(color) => {
             let of_color = &after.colors[color];
@@ -671,6 +670,7 @@ pub(super) fn detail(applied: Applied, after: &AppState) -> String {
 fn sentence(entry: &HistoryEntry) -> String {
     let moved = match entry.from {
         Some(from) if from != entry.to => format!(" {from} → {}", entry.to),
+        _ if entry.verb == "weight" => format!(" {} {} %", entry.to.other(), entry.weight),
         _ => String::new(),
     };
     let detail = if entry.detail.is_empty() {

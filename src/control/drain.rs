@@ -223,7 +223,7 @@ impl Controller {
     /// Note in the history how the proof of a change went.
     pub(super) fn note_verify(&self, seq: Option<u64>, verify: &Verify) {
         let text = match verify {
-            Verify::Verified { requests } => format!("{requests} of {requests}"),
+            Verify::Verified { requests } => format!("verified by {requests} requests"),
             Verify::Skipped(why) => format!("skipped: {why}"),
             Verify::Unverified(why) => format!("unverified: {why}"),
         };

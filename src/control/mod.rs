@@ -8,6 +8,9 @@ mod controller;
 mod drain;
 mod explain;
 mod gate;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test panics to fail")]
+pub(crate) mod fake;
 mod handle;
 mod operate;
 mod overview;

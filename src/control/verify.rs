@@ -4,9 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
-use http_body_util::Empty;
-use hyper::body::Incoming;
+use http::{HeaderValue, Request, response};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -18,6 +17,8 @@ use crate::wire::{Io, Stream};
 
 /// The longest that one request of the proof may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The most that is read of an answer's body.
+const BODY_MAX: usize = 64 * 1024;
 
 /// How one request of the proof ended.
 enum Found {
@@ -107,10 +108,10 @@ impl Controller {
 }
 
 /// Any status from the new color passes: whether it is healthy was the gate's question.
-fn judge(answer: &Response<Incoming>, after: &AppState, path: &str) -> Found {
+fn judge(answer: &response::Parts, after: &AppState, path: &str) -> Found {
     let header = |name| {
         answer
-            .headers()
+            .headers
             .get(name)
             .and_then(|value: &HeaderValue| value.to_str().ok())
     };
@@ -118,7 +119,7 @@ fn judge(answer: &Response<Incoming>, after: &AppState, path: &str) -> Found {
     let Some(generation) = generation else {
         return Found::Wrong(format!(
             "GET {path} was answered {} by the proxy itself",
-            answer.status()
+            answer.status
         ));
     };
     if generation > after.generation {
@@ -133,7 +134,7 @@ fn judge(answer: &Response<Incoming>, after: &AppState, path: &str) -> Found {
     }
 }
 
-async fn ask(listener: &ListenAddress, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, String> {
+async fn ask(listener: &ListenAddress, request: Request<Empty<Bytes>>) -> Result<response::Parts, String> {
     let unreachable = |error: &dyn std::fmt::Display| format!("our own listener {listener}: {error}");
     let stream = match listener {
         ListenAddress::Tcp(address) => {
@@ -154,12 +155,18 @@ async fn ask(listener: &ListenAddress, request: Request<Empty<Bytes>>) -> Result
         // Its error is the request's error.
         let _ = connection.await;
     });
-    let answer = sender
-        .send_request(request)
-        .await
-        .map_err(|error| unreachable(&error));
+    let answer = sender.send_request(request).await.map_err(|error| unreachable(&error));
+    let head = match answer {
+        Ok(answer) => {
+            let (head, body) = answer.into_parts();
+            // Read to the end, so that it ends as any request; a large health page is let go.
+            let _ = Limited::new(body, BODY_MAX).collect().await;
+            Ok(head)
+        }
+        Err(error) => Err(error),
+    };
     driver.abort();
-    answer
+    head
 }
 
 /// A listener on every address is reached over loopback.

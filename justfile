@@ -1,0 +1,39 @@
+# The verbs of this project. `just` alone lists them.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+_default:
+    @just --list
+
+# What CI runs, to the letter.
+check:
+    ./.ci/run
+
+# Everything the tests need is installed first (Debian, PyPI), then all tests run.
+test *ARGS:
+    ./tests/run {{ARGS}}
+
+# Only the tests with real app servers, kills and faults. SIZE is `quick` or `full` (1,000 switches, 500 kills).
+e2e SIZE="quick":
+    CUTOVER_E2E={{SIZE}} ./tests/run --only e2e
+
+# The pieces, with criterion.
+bench *ARGS:
+    cargo bench --bench pieces {{ARGS}}
+
+# nginx, HAProxy and cutover side by side in one run; see benches/README.md.
+compare *ARGS:
+    ./benches/compare/run.sh {{ARGS}}
+
+# The switch under load at full size, again and again for MINUTES (each round has a new seed).
+soak MINUTES="60":
+    end=$((SECONDS + {{MINUTES}} * 60)); round=0; \
+    while ((SECONDS < end)); do round=$((round + 1)); echo "round $round"; CUTOVER_E2E=full ./tests/run --only e2e; done
+
+# One fuzz target for SECONDS. Needs cargo-fuzz and a nightly toolchain (or RUSTC_BOOTSTRAP=1).
+fuzz TARGET SECONDS="60":
+    cd fuzz && cargo fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
+
+# Two built-in colors and the proxy on free loopback ports.
+demo:
+    cargo run --release -- demo
