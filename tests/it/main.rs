@@ -11,3 +11,4 @@ mod basics;
 mod bodies;
 mod harness;
 mod interim;
+mod lifecycle;
