@@ -388,7 +388,7 @@ fn an_answer_cut_by_the_app_is_cut_for_the_client() {
             let mut client = proxy.client();
             client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
             // A reset may overtake what was sent before it: let the head arrive first.
-            until("the answer is on its way", || {
+            until(&format!("{answer:?} {reset} is on its way"), || {
                 proxy.metric("cutover_upstream_duration_seconds_count", &[]) > 0.0
             });
             tell.send(()).unwrap();

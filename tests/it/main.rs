@@ -10,5 +10,7 @@
 mod basics;
 mod bodies;
 mod harness;
+mod headers;
 mod interim;
 mod lifecycle;
+mod limits;
