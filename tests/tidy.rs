@@ -51,8 +51,10 @@ const LONG_FILES: &[(&str, &str)] = &[];
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Functions that may be longer, each with its reason: `file::function`.
-const LONG_FUNCTIONS: &[(&str, &str)] =
-    &[("src/admin/problem.rs::facts", "one exhaustive match: the whole mapping of refusals in one place")];
+const LONG_FUNCTIONS: &[(&str, &str)] = &[(
+    "src/admin/problem.rs::facts",
+    "one exhaustive match: the whole mapping of refusals in one place",
+)];
 
 /// Where serde's derives may stand: what crosses a wire or a disk has its own types there.
 const SERDE: &[&str] = &["src/admin/dto.rs", "src/config/raw.rs", "src/store/"];

@@ -20,7 +20,8 @@ impl Controller {
                 .filter_map(|(name, slot)| Some((slot, table.app(name)?)));
             shown.map(|(slot, route)| self.app_view(slot, route)).collect()
         };
-        let mut not_ready: Vec<String> = apps.iter().filter_map(unready).collect();
+        let mut not_ready = self.closed_now();
+        not_ready.extend(apps.iter().filter_map(unready));
         if self.stopping.get() {
             not_ready.push("cutover is stopping".to_owned());
         }
@@ -35,6 +36,15 @@ impl Controller {
             listeners: self.listeners.iter().map(ToString::to_string).collect(),
             apps,
         }
+    }
+
+    /// The apps that answer 503 until their color is decided or their state repaired.
+    fn closed_now(&self) -> Vec<String> {
+        let slots = self.apps.borrow();
+        let closed = slots
+            .iter()
+            .filter_map(|(name, slot)| Some((name, slot.closed.as_ref()?)));
+        closed.map(|(name, why)| format!("{name}: {why}")).collect()
     }
 
     fn warnings_now(&self) -> Vec<String> {
@@ -236,11 +246,6 @@ fn endpoint_views<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<Endp
 
 /// Why an app is not ready: only its active color counts.
 fn unready(app: &AppView) -> Option<String> {
-    if let Some(why) = &app.maintenance
-        && app.degraded.is_some()
-    {
-        return Some(format!("{}: {why}", app.name));
-    }
     let active = &app.colors[app.active];
     let serves = |endpoint: &EndpointView| {
         matches!(

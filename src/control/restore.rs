@@ -12,6 +12,8 @@ use crate::rollout::{AppState, ByColor, Change, Color, Command, Trigger};
 use crate::store::{self, Event};
 use crate::upstream::Health;
 
+/// How long the start waits for apps to decide on their first color.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two looks at the first probes.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -41,10 +43,14 @@ impl Controller {
         for name in config.apps.keys().filter(|name| !undecided.contains(name)) {
             self.take_up(name).await;
         }
-        for name in undecided {
+        let deciding = undecided.into_iter().map(|name| {
             let controller = Rc::clone(self);
-            tokio::task::spawn_local(async move { controller.decide_first(&name).await });
-        }
+            tokio::task::spawn_local(async move { controller.decide_first(&name).await })
+        });
+        // Usually the first probes have answered within milliseconds: then nobody ever meets an undecided app. Who
+        // connects meanwhile waits in the listener's queue; who needs longer decides in the background.
+        let all = futures_util::future::join_all(deciding.collect::<Vec<_>>());
+        let _ = tokio::time::timeout(PATIENCE, all).await;
     }
 
     /// History, remembered answers and warnings of the journal.

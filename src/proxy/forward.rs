@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant as StdInstant;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -42,11 +42,17 @@ pub(super) async fn forward(
     serving.0.begins(!body.is_end_stream());
     let exchange = Exchange::begin(&worker, &serving.0.peer, &head);
     let was_http10 = head.version == Version::HTTP_10;
+    // After a refusal it is the client's choice whether the body still comes (RFC 9110 §10.1.1): nothing may follow.
+    let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
     let mut response = match attempt(&worker, &serving.0, &exchange, head, body).await {
         Ok(response) => response,
         Err(Failure { error, message }) => {
             exchange.refused(error);
-            let response = reply::refusal(error, message.as_deref());
+            let mut response = reply::refusal(error, message.as_deref());
+            if expects {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
             response.map(|body| body.accounted(&exchange))
         }
     };
@@ -125,7 +131,7 @@ async fn attempt(
         let limits = &lane.settings.limits;
         Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
     });
-    let expects = head.headers.contains_key(http::header::EXPECT);
+    let expects = head.headers.contains_key(EXPECT);
     prepare(worker, client, exchange, &lane, &mut head);
     if upload.is_some() && body.size_hint().exact().is_none() {
         // Said aloud: hyper leaves the body of a GET away otherwise.

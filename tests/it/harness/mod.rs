@@ -1,0 +1,29 @@
+//! A backend that says "green", a proxy in front, an assertion.
+//!
+//! Both ends of every test are raw sockets with the small strict parser of [`wire`]: what is tested must not be
+//! hidden by a library that forgives.
+
+pub mod admin;
+pub mod backend;
+pub mod proxy;
+pub mod wire;
+
+pub use admin::Reply;
+pub use backend::{Backend, ok};
+pub use proxy::{Proxy, Setup};
+pub use wire::{Broken, Message, Wire, requests_in};
+
+use std::time::{Duration, Instant};
+
+/// Nothing in these tests takes longer unless it is broken.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Wait until something is so; looking often instead of sleeping once.
+#[track_caller]
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "still not: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

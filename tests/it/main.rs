@@ -1,0 +1,16 @@
+//! The whole proxy, from outside: real sockets on both sides, a real state folder, the real composition root.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    unreachable_pub,
+    missing_docs,
+    reason = "a test panics to fail, and a test binary has no readers of its interface"
+)]
+
+mod basics;
+mod bodies;
+mod harness;
+mod headers;
+mod interim;
+mod lifecycle;
+mod limits;
