@@ -195,7 +195,7 @@ fn exit_8_not_permitted() {
     let door = nobody();
     let site = Site::simple(blue.address, green.address);
     let token = site.path().join("token");
-    std::fs::write(&token, "right-horse\n").unwrap();
+    std::fs::write(&token, "right-horse-battery-staple\n").unwrap();
     let admin = format!("[admin]\naddress = \"{door}\"\ntoken_file = {token:?}\n\n");
     site.write(&(admin + &simple(&blue.address.to_string(), &green.address.to_string(), "")));
     let server = site.run();
@@ -203,7 +203,7 @@ fn exit_8_not_permitted() {
     site.cli_plain(&["status", "--admin", &url]).expect(0);
     site.cli_plain(&["switch", "green", "--admin", &url]).expect(8);
     let wrong = site.path().join("wrong");
-    std::fs::write(&wrong, "wrong-horse\n").unwrap();
+    std::fs::write(&wrong, "wrong-horse-battery-staple\n").unwrap();
     let with = |file: &Path| {
         let mut command = std::process::Command::new(crate::server::binary());
         command
