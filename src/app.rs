@@ -28,18 +28,28 @@ const LOOK: Duration = Duration::from_millis(10);
 const LOG_FLUSH: Duration = Duration::from_secs(2);
 
 /// How to run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// The config file.
-    pub config: Option<PathBuf>,
-    /// Run without a file: listen here …
-    pub listen: Option<String>,
-    /// … with these blue endpoints …
-    pub blue: Vec<String>,
-    /// … and these green ones.
-    pub green: Vec<String>,
+    /// Where the configuration comes from.
+    pub origin: Origin,
     /// The active color of apps that the store does not know.
     pub initial: Option<Color>,
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A file.
+    File(PathBuf),
+    /// `--listen A --blue B --green C`
+    Flags {
+        /// The listener's address.
+        listen: String,
+        /// Blue's endpoints.
+        blue: Vec<String>,
+        /// Green's endpoints.
+        green: Vec<String>,
+    },
 }
 
 /// The process could not start, or not go on.
@@ -91,26 +101,32 @@ impl Source {
     /// # Errors
     /// Every mistake in it.
     pub fn file(path: &Path) -> Result<Self, RunError> {
-        let Loaded { config, hash, text, warnings } = config::load(path, &environment).map_err(RunError::Config)?;
+        let Loaded {
+            config,
+            hash,
+            text,
+            warnings,
+        } = config::load(path, &environment).map_err(RunError::Config)?;
         for warning in &warnings.items {
             tracing::warn!("{warning}");
         }
-        Ok(Self { config, file: Some((path.to_owned(), hash, text)) })
+        Ok(Self {
+            config,
+            file: Some((path.to_owned(), hash, text)),
+        })
     }
 
-    /// From what was asked for on the command line.
+    /// From wherever it is.
     ///
     /// # Errors
     /// Every mistake in it.
-    pub fn of(options: &RunOptions) -> Result<Self, RunError> {
-        match (&options.config, &options.listen) {
-            (None, Some(listen)) => {
-                let config = config::from_flags(listen, &options.blue, &options.green, &environment)
-                    .map_err(RunError::Config)?;
+    pub fn of(origin: &Origin) -> Result<Self, RunError> {
+        match origin {
+            Origin::File(path) => Self::file(path),
+            Origin::Flags { listen, blue, green } => {
+                let config = config::from_flags(listen, blue, green, &environment).map_err(RunError::Config)?;
                 Ok(Self { config, file: None })
             }
-            (Some(path), _) => Self::file(path),
-            (None, None) => Self::file(&default_config()),
         }
     }
 }
@@ -119,20 +135,12 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// `./cutover.toml`, else `/etc/cutover/cutover.toml`.
-#[must_use]
-pub fn default_config() -> PathBuf {
-    let here = PathBuf::from("cutover.toml");
-    let system = PathBuf::from("/etc/cutover/cutover.toml");
-    if !here.exists() && system.exists() { system } else { here }
-}
-
 /// Run until a signal ends it.
 ///
 /// # Errors
 /// The start failed; nothing was served.
 pub fn run(options: &RunOptions) -> Result<(), RunError> {
-    let source = Source::of(options)?;
+    let source = Source::of(&options.origin)?;
     ops::init(&source.config.log.level).map_err(|error| RunError::Log(error.to_string()))?;
     let app = App::bind(source, options.initial)?;
     app.run(Until::Signal)
@@ -174,19 +182,33 @@ impl App {
         for note in &restored.notes {
             tracing::warn!("{note}");
         }
-        let listeners = config.listeners.iter().map(|listener| proxy::bind(&listener.address));
+        let listeners = config
+            .listeners
+            .iter()
+            .map(|listener| proxy::bind(&listener.address));
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let doors = admin::bind(&config.admin)?;
         let log = AccessLog::open(&config.log)
             .map_err(|error| RunError::Log(format!("access log {}: {error}", config.log.file)))?;
         let store = StoreHandle::start(journal)?;
-        Ok(Self { initial, listeners, doors, store, restored, log: Arc::new(log), source })
+        Ok(Self {
+            initial,
+            listeners,
+            doors,
+            store,
+            restored,
+            log: Arc::new(log),
+            source,
+        })
     }
 
     /// Where it listens, real ports included.
     #[must_use]
     pub fn addresses(&self) -> Vec<ListenAddress> {
-        self.listeners.iter().map(|listener| listener.address.clone()).collect()
+        self.listeners
+            .iter()
+            .map(|listener| listener.address.clone())
+            .collect()
     }
 
     /// The admin socket.
@@ -266,7 +288,16 @@ impl App {
             closed.requested().await;
         }));
         drop((watcher, doors_stop));
-        stopped(until, &handle, &self.log, config.server.shutdown_grace, &stop, &phase, &plane).await;
+        stopped(
+            until,
+            &handle,
+            &self.log,
+            config.server.shutdown_grace,
+            &stop,
+            &phase,
+            &plane,
+        )
+        .await;
         drop(self.listeners);
         close_doors.request();
         // The doors end within seconds by themselves; an error there is said and ends nothing else.
@@ -299,7 +330,10 @@ fn empty_table(config: &Config) -> RoutingTable {
         version: 0,
         apps: Vec::new(),
         matcher: Arc::default(),
-        edge: Arc::new(Edge { limits: config.limits, trusted: config.server.trusted_proxies.clone() }),
+        edge: Arc::new(Edge {
+            limits: config.limits,
+            trusted: config.server.trusted_proxies.clone(),
+        }),
     }
 }
 
@@ -311,10 +345,15 @@ fn secret() -> io::Result<HeaderValue> {
     HeaderValue::try_from(text).map_err(io::Error::other)
 }
 
-type FileWatch = (Option<mpsc::Receiver<config::Changed>>, Option<config::WatchGuard>);
+type FileWatch = (
+    Option<mpsc::Receiver<config::Changed>>,
+    Option<config::WatchGuard>,
+);
 
 fn watch_file(file: Option<&(PathBuf, ContentHash, String)>) -> FileWatch {
-    let Some((path, hash, _)) = file else { return (None, None) };
+    let Some((path, hash, _)) = file else {
+        return (None, None);
+    };
     match config::watch(path.clone(), *hash) {
         Ok((changes, guard, warning)) => {
             if let Some(warning) = warning {
@@ -395,7 +434,9 @@ struct Signals {
 impl Signals {
     fn new() -> Self {
         let get = |kind| {
-            signal(kind).inspect_err(|error| tracing::error!(%error, "a signal cannot be listened to")).ok()
+            signal(kind)
+                .inspect_err(|error| tracing::error!(%error, "a signal cannot be listened to"))
+                .ok()
         };
         Self {
             term: get(SignalKind::terminate()),

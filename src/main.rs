@@ -1,3 +1,5 @@
 //! The thin binary: all of it is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cutover::cli::main()
+}

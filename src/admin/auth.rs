@@ -32,7 +32,7 @@ pub const CLIENT_HEADER: &str = "x-cutover-client";
 
 /// The other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Peer {
+pub(super) enum Peer {
     /// Over the Unix socket, with the user id if the kernel told it.
     Unix(Option<u32>),
     /// Over TCP.
@@ -44,7 +44,7 @@ pub enum Peer {
 
 /// A request whose sender is known and may do what it asks.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub(super) struct Caller {
     /// Recorded with the change.
     pub actor: Actor,
 }
@@ -167,7 +167,12 @@ fn read_secret(file: &Path, warnings: &mut Vec<String>) -> Result<String, String
 ///
 /// # Errors
 /// [`Code::BadHost`], [`Code::BadOrigin`].
-pub fn check_site(peer: &Peer, headers: &HeaderMap, hosts: &[String], change: bool) -> Result<(), Problem> {
+pub(super) fn check_site(
+    peer: &Peer,
+    headers: &HeaderMap,
+    hosts: &[String],
+    change: bool,
+) -> Result<(), Problem> {
     let Peer::Tcp { local } = peer else {
         return Ok(());
     };
@@ -235,7 +240,12 @@ fn listed(host: &str, authority: &Authority, hosts: &[String]) -> bool {
 ///
 /// # Errors
 /// [`Code::Unauthorized`], [`Code::Forbidden`], [`Code::ReadOnly`].
-pub fn authorize(peer: &Peer, headers: &HeaderMap, needs: Role, tokens: &Tokens) -> Result<Caller, Problem> {
+pub(super) fn authorize(
+    peer: &Peer,
+    headers: &HeaderMap,
+    needs: Role,
+    tokens: &Tokens,
+) -> Result<Caller, Problem> {
     match peer {
         Peer::Unix(uid) => {
             let cli = headers

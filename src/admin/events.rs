@@ -31,7 +31,7 @@ pub(super) async fn events(asked: Asked<dto::EventsQuery>) -> Result<Response, P
     let live = Live {
         receiver: follow.then_some(live),
         stop: asked.door.stop.clone(),
-        _permit: permit,
+        _permit: Some(permit),
     };
     let live = stream::unfold(live, |mut live| async move {
         live.next().await.map(|frame| (frame, live))
@@ -52,15 +52,27 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
         .ok_or_else(|| Problem::new(Code::BadRequest, "Last-Event-ID: ids are numbers"))
 }
 
-struct Live {
+pub(super) struct Live {
     receiver: Option<broadcast::Receiver<control::Event>>,
     stop: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Live {
+    #[cfg(test)]
+    pub(super) fn for_test(
+        receiver: broadcast::Receiver<control::Event>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            receiver: Some(receiver),
+            stop,
+            _permit: None,
+        }
+    }
+
     /// The next frame; none when the stream ends.
-    async fn next(&mut self) -> Option<Frame> {
+    pub(super) async fn next(&mut self) -> Option<Frame> {
         let receiver = self.receiver.as_mut()?;
         let received = tokio::select! {
             received = receiver.recv() => received,

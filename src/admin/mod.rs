@@ -6,9 +6,11 @@
 mod auth;
 mod bind;
 mod changes;
+pub mod client;
 pub mod dto;
 mod events;
 mod exit;
+pub mod find;
 mod openapi;
 mod problem;
 mod reads;
@@ -16,6 +18,12 @@ mod request;
 mod routes;
 mod server;
 mod show;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test panics to fail")]
+pub(crate) mod testing;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test panics to fail")]
+mod tests;
 
 pub use auth::{CLIENT_HEADER, TOKEN_MIN, TokenError, Tokens};
 pub use bind::{BindError, Bound, bind};

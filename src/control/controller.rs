@@ -64,7 +64,9 @@ pub type OnReload = Box<dyn Fn(&Config) -> Vec<String>>;
 
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parts").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Parts")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -162,7 +164,11 @@ impl Controller {
         let (found, resolutions) = mpsc::channel(256);
         let (path, hash, text) = match parts.file {
             Some((path, hash, text)) => (Some(path), Some(hash), text),
-            None => (None, None, "# cutover runs from flags: there is no config file\n".to_owned()),
+            None => (
+                None,
+                None,
+                "# cutover runs from flags: there is no config file\n".to_owned(),
+            ),
         };
         let now = Timestamp::now();
         let config_view = ConfigView {
@@ -201,7 +207,15 @@ impl Controller {
             reloading: tokio::sync::Mutex::default(),
             retired: RefCell::default(),
         });
-        (controller, inbox, handle, Inboxes { health_changes, resolutions })
+        (
+            controller,
+            inbox,
+            handle,
+            Inboxes {
+                health_changes,
+                resolutions,
+            },
+        )
     }
 
     /// The name of the app asked for.
@@ -210,7 +224,10 @@ impl Controller {
         let known = || apps.keys().cloned().collect();
         match asked {
             Some(name) if apps.contains_key(name) => Ok(name.to_owned()),
-            Some(name) => Err(Refusal::UnknownApp { name: name.to_owned(), known: known() }),
+            Some(name) => Err(Refusal::UnknownApp {
+                name: name.to_owned(),
+                known: known(),
+            }),
             None => match apps.keys().next() {
                 Some(only) if apps.len() == 1 => Ok(only.clone()),
                 _ => Err(Refusal::WhichApp { known: known() }),
@@ -222,7 +239,10 @@ impl Controller {
     pub(super) fn with_slot<T>(&self, app: &str, look: impl FnOnce(&mut Slot) -> T) -> Result<T, Refusal> {
         let mut apps = self.apps.borrow_mut();
         let known = || Vec::new();
-        let slot = apps.get_mut(app).ok_or_else(|| Refusal::UnknownApp { name: app.to_owned(), known: known() })?;
+        let slot = apps.get_mut(app).ok_or_else(|| Refusal::UnknownApp {
+            name: app.to_owned(),
+            known: known(),
+        })?;
         Ok(look(slot))
     }
 
@@ -241,7 +261,13 @@ impl Controller {
             Ok(Transition::Changed(after, applied)) => (after, applied),
             Ok(Transition::NoChange) => {
                 let after = before.clone();
-                return Ok(Committed { before, after, applied: None, seq: None, warnings: Vec::new() });
+                return Ok(Committed {
+                    before,
+                    after,
+                    applied: None,
+                    seq: None,
+                    warnings: Vec::new(),
+                });
             }
             Err(rejection) => return Err(refusal_of(rejection, &before)),
         };
@@ -250,7 +276,10 @@ impl Controller {
                 return Err(Refusal::Degraded(why));
             }
             after.maintenance = None;
-            self.store.repair(&command.app).await.map_err(|error| not_durable(&error))?;
+            self.store
+                .repair(&command.app)
+                .await
+                .map_err(|error| not_durable(&error))?;
         }
         let entry = store::Entry {
             seq: 0,
@@ -271,7 +300,13 @@ impl Controller {
         let totals = self.totals(&command.app);
         self.publish_app(&command.app, seq.zip(Some(totals)));
         self.remember(&command, &before, &after, applied, seq, now);
-        Ok(Committed { before, after, applied: Some(applied), seq, warnings })
+        Ok(Committed {
+            before,
+            after,
+            applied: Some(applied),
+            seq,
+            warnings,
+        })
     }
 
     /// Make an entry durable, or say why not.
@@ -289,8 +324,9 @@ impl Controller {
                 if !insist.undurable {
                     return Err(not_durable(&error));
                 }
-                let warning =
-                    format!("NOT DURABLE: {error}; a restart now would undo this. Storing is tried again every second");
+                let warning = format!(
+                    "NOT DURABLE: {error}; a restart now would undo this. Storing is tried again every second"
+                );
                 self.with_slot(&entry.app.clone(), |slot| slot.undurable = Some(Box::new(entry)))?;
                 Ok((None, vec![warning]))
             }
@@ -299,14 +335,22 @@ impl Controller {
 
     /// Try again to store what was published without.
     pub(super) async fn store_undurable(&self) {
-        let waiting: Vec<_> =
-            self.apps.borrow().values().filter_map(|slot| slot.undurable.clone()).collect();
+        let waiting: Vec<_> = self
+            .apps
+            .borrow()
+            .values()
+            .filter_map(|slot| slot.undurable.clone())
+            .collect();
         for entry in waiting {
             let app = entry.app.clone();
             let generation = entry.state.generation;
             if self.store.commit(*entry, true).await.is_ok() {
                 let _ = self.with_slot(&app, |slot| {
-                    if slot.undurable.as_ref().is_some_and(|entry| entry.state.generation == generation) {
+                    if slot
+                        .undurable
+                        .as_ref()
+                        .is_some_and(|entry| entry.state.generation == generation)
+                    {
                         slot.undurable = None;
                     }
                 });
@@ -353,7 +397,11 @@ impl Controller {
             }),
         };
         self.retire(self.published.publish(table));
-        for gone in before.apps.iter().filter(|app| !config.apps.contains_key(&app.name)) {
+        for gone in before
+            .apps
+            .iter()
+            .filter(|app| !config.apps.contains_key(&app.name))
+        {
             routing::gates(gone).for_each(|gate| gate.close());
         }
         for (app, gates) in closing {
@@ -372,8 +420,10 @@ impl Controller {
         let endpoints = effective_endpoints(of, &slot.state);
         let mut state = slot.state.clone();
         if let Some(why) = &slot.closed {
-            state.maintenance =
-                Some(rollout::Maintenance { message: Some(why.clone()), since: state.switched_at });
+            state.maintenance = Some(rollout::Maintenance {
+                message: Some(why.clone()),
+                since: state.switched_at,
+            });
         }
         let fixed = Fixed {
             workers: self.registry.worker_cells.len(),
@@ -388,7 +438,13 @@ impl Controller {
         };
         let table = self.published.load_full();
         let before = table.app(app).map(|before| &**before);
-        Some(routing::rebuild(fixed, input, &self.resolved.borrow(), before, Instant::now()))
+        Some(routing::rebuild(
+            fixed,
+            input,
+            &self.resolved.borrow(),
+            before,
+            Instant::now(),
+        ))
     }
 
     /// Probe and resolve exactly what the table has.
@@ -399,7 +455,9 @@ impl Controller {
         for (name, slot) in &*apps {
             let Some(of) = config.apps.get(name) else { continue };
             let endpoints = effective_endpoints(of, &slot.state);
-            let addresses = endpoints.iter().flat_map(|(_, services)| services.values().flatten());
+            let addresses = endpoints
+                .iter()
+                .flat_map(|(_, services)| services.values().flatten());
             names.extend(addresses.filter_map(|address| match address {
                 EndpointAddress::Name { host, port } => Some((host.clone(), *port)),
                 EndpointAddress::Ip(_) | EndpointAddress::Unix(_) => None,
@@ -432,7 +490,9 @@ impl Controller {
 
     /// Free tables that nobody holds any more.
     pub(super) fn free_retired(&self) {
-        self.retired.borrow_mut().retain(|table| Arc::strong_count(table) > 1);
+        self.retired
+            .borrow_mut()
+            .retain(|table| Arc::strong_count(table) > 1);
     }
 
     fn remember(
@@ -459,7 +519,12 @@ impl Controller {
             outcome: None,
         };
         let message = sentence(&entry);
-        tracing::info!(app = command.app, generation = after.generation, by = command.by.name, "{message}");
+        tracing::info!(
+            app = command.app,
+            generation = after.generation,
+            by = command.by.name,
+            "{message}"
+        );
         self.tell(EventKind::Changed, Some(&command.app), seq, message);
         self.push_history(entry);
         self.write_compat(&command.app, after.active);
@@ -475,7 +540,13 @@ impl Controller {
 
     /// Tell all subscribers, and remember for those who come later.
     pub(super) fn tell(&self, kind: EventKind, app: Option<&str>, id: Option<u64>, message: String) {
-        let event = Event { id, at: Timestamp::now(), app: app.map(str::to_owned), kind, message };
+        let event = Event {
+            id,
+            at: Timestamp::now(),
+            app: app.map(str::to_owned),
+            kind,
+            message,
+        };
         let mut past = self.past_events.borrow_mut();
         if past.len() == REMEMBERED {
             past.pop_front();
@@ -487,7 +558,9 @@ impl Controller {
 
     /// The compat file is for scripts of before; a failure is told and stops nothing.
     pub(super) fn write_compat(&self, app: &str, active: Color) {
-        let Some(template) = self.config.borrow().server.compat_file.clone() else { return };
+        let Some(template) = self.config.borrow().server.compat_file.clone() else {
+            return;
+        };
         let app = app.to_owned();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = store::write_compat_file(&template, &app, active) {
@@ -500,7 +573,9 @@ impl Controller {
     pub(super) fn totals(&self, app: &str) -> (u64, u64) {
         let pools = self.registry.pools();
         let of_app = pools.iter().filter(|((name, _, _), _)| name == app);
-        of_app.map(|(_, cells)| cells.totals()).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        of_app
+            .map(|(_, cells)| cells.totals())
+            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 }
 
@@ -518,22 +593,38 @@ pub(super) fn effective_endpoints(
     ByColor::from_fn(|color| {
         let of_service = |service: &config::Service| match state.colors[color].overrides.get(&service.name) {
             // Checked when they were set; what a later version cannot read is left out and so unhealthy.
-            Some(over) => over.endpoints.iter().filter_map(|text| parse_endpoint(text).ok()).collect(),
+            Some(over) => over
+                .endpoints
+                .iter()
+                .filter_map(|text| parse_endpoint(text).ok())
+                .collect(),
             None => service.endpoints[color].clone(),
         };
-        config.services.values().map(|service| (service.name.clone(), of_service(service))).collect()
+        config
+            .services
+            .values()
+            .map(|service| (service.name.clone(), of_service(service)))
+            .collect()
     })
 }
 
 /// What the file says of one color.
 pub(super) fn file_endpoints(config: &config::App, color: Color) -> FileEndpoints {
-    let texts = |service: &config::Service| service.endpoints[color].iter().map(ToString::to_string).collect();
-    config.services.values().map(|service| (service.name.clone(), texts(service))).collect()
+    let texts =
+        |service: &config::Service| service.endpoints[color].iter().map(ToString::to_string).collect();
+    config
+        .services
+        .values()
+        .map(|service| (service.name.clone(), texts(service)))
+        .collect()
 }
 
 /// The process itself as an actor.
 pub(super) fn itself(name: &str, trigger: Trigger) -> Actor {
-    Actor { name: name.to_owned(), trigger }
+    Actor {
+        name: name.to_owned(),
+        trigger,
+    }
 }
 
 pub(super) fn not_durable(error: &StoreError) -> Refusal {
@@ -543,9 +634,11 @@ pub(super) fn not_durable(error: &StoreError) -> Refusal {
 pub(super) fn refusal_of(rejection: Rejection, state: &AppState) -> Refusal {
     match rejection {
         Rejection::Moved { expected, is } => Refusal::Moved { expected, is },
-        Rejection::Unhealthy { color, .. } => {
-            Refusal::Unhealthy { color, active: state.active, probes: Vec::new() }
-        }
+        Rejection::Unhealthy { color, .. } => Refusal::Unhealthy {
+            color,
+            active: state.active,
+            probes: Vec::new(),
+        },
         Rejection::NothingWarm { why } => Refusal::NothingWarm(why),
         Rejection::HasTraffic { .. } => Refusal::NotDrainable(rejection.to_string()),
         Rejection::WeightOutOfRange(_) => Refusal::Invalid(rejection.to_string()),
@@ -554,12 +647,18 @@ pub(super) fn refusal_of(rejection: Rejection, state: &AppState) -> Refusal {
 
 pub(super) fn detail(applied: Applied, after: &AppState) -> String {
     match applied {
-        Applied::Weighed { color, percent } => format!("{color} {percent} %"),
         Applied::Draining(color) => color.to_string(),
         Applied::EndpointsSet(color) => {
             let of_color = &after.colors[color];
-            let revision = of_color.revision.as_deref().map(|rev| format!(" revision {rev}")).unwrap_or_default();
-            let lists = of_color.overrides.iter().map(|(name, over)| format!(" {name}={}", over.endpoints.join(",")));
+            let revision = of_color
+                .revision
+                .as_deref()
+                .map(|rev| format!(" revision {rev}"))
+                .unwrap_or_default();
+            let lists = of_color
+                .overrides
+                .iter()
+                .map(|(name, over)| format!(" {name}={}", over.endpoints.join(",")));
             format!("{color}{revision}{}", lists.collect::<String>())
         }
         Applied::Maintenance(on) => if on { "on" } else { "off" }.to_owned(),
@@ -571,9 +670,21 @@ pub(super) fn detail(applied: Applied, after: &AppState) -> String {
 fn sentence(entry: &HistoryEntry) -> String {
     let moved = match entry.from {
         Some(from) if from != entry.to => format!(" {from} → {}", entry.to),
+        _ if entry.verb == "weight" => format!(" {} {} %", entry.to.other(), entry.weight),
         _ => String::new(),
     };
-    let detail = if entry.detail.is_empty() { String::new() } else { format!(" {}", entry.detail) };
-    let reason = if entry.reason.is_empty() { String::new() } else { format!(": {}", entry.reason) };
-    format!("{} {}{moved}{detail} (generation {}, by {}){reason}", entry.app, entry.verb, entry.generation, entry.by.name)
+    let detail = if entry.detail.is_empty() {
+        String::new()
+    } else {
+        format!(" {}", entry.detail)
+    };
+    let reason = if entry.reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", entry.reason)
+    };
+    format!(
+        "{} {}{moved}{detail} (generation {}, by {}){reason}",
+        entry.app, entry.verb, entry.generation, entry.by.name
+    )
 }

@@ -38,7 +38,11 @@ struct Began {
 impl Slot {
     /// Requests of a color that are finishing.
     pub(super) fn draining_in_flight(&self, color: Color) -> u64 {
-        self.draining.iter().filter(|job| job.color == color).map(DrainJob::in_flight).sum()
+        self.draining
+            .iter()
+            .filter(|job| job.color == color)
+            .map(DrainJob::in_flight)
+            .sum()
     }
 }
 
@@ -57,9 +61,18 @@ impl Controller {
         version: u64,
         change: Option<(u64, (u64, u64))>,
     ) {
-        let patience = self.config.borrow().apps.get(app).map_or(Duration::ZERO, |of| of.drain.http);
+        let patience = self
+            .config
+            .borrow()
+            .apps
+            .get(app)
+            .map_or(Duration::ZERO, |of| of.drain.http);
         let now = Instant::now();
-        let mut change = change.map(|(seq, (requests, failed))| Began { seq, requests, failed });
+        let mut change = change.map(|(seq, (requests, failed))| Began {
+            seq,
+            requests,
+            failed,
+        });
         let result = self.with_slot(app, |slot| {
             // The color that the change left comes first: its drain is the change's.
             let left = slot.state.standby();
@@ -87,6 +100,11 @@ impl Controller {
         self.drained.notify_one();
     }
 
+    /// Whether anything drains.
+    pub(super) fn drains(&self) -> bool {
+        self.apps.borrow().values().any(|slot| !slot.draining.is_empty())
+    }
+
     /// Look at all drains: end those that are over, cut those whose time is.
     pub(super) fn follow_drains(&self) {
         let applied = self.published.applied_by_all();
@@ -104,7 +122,11 @@ impl Controller {
                 }
             }
             let is_over = |job: &mut DrainJob| applied >= job.version && job.in_flight() == 0;
-            ended.extend(slot.draining.extract_if(.., is_over).map(|job| (name.clone(), job)));
+            ended.extend(
+                slot.draining
+                    .extract_if(.., is_over)
+                    .map(|job| (name.clone(), job)),
+            );
         }
         let any = !ended.is_empty();
         for (app, job) in ended {
@@ -119,34 +141,72 @@ impl Controller {
         let took = job.since.elapsed();
         if job.deadline.is_some() {
             self.metrics.drained(took, job.cancelled);
-            let cut = if job.cancelled > 0 { format!(", {} requests cut", job.cancelled) } else { String::new() };
-            let message = format!("{app}: {} has drained in {:.3} s{cut}", job.color, took.as_secs_f64());
+            let cut = if job.cancelled > 0 {
+                format!(", {} requests cut", job.cancelled)
+            } else {
+                String::new()
+            };
+            let message = format!(
+                "{app}: {} has drained in {:.3} s{cut}",
+                job.color,
+                took.as_secs_f64()
+            );
             self.tell(EventKind::Drained, Some(app), None, message);
         }
         let Some(began) = job.change else { return };
         let (requests, failed) = self.totals(app);
-        let (requests, failed) = (requests.saturating_sub(began.requests), failed.saturating_sub(began.failed));
+        let (requests, failed) = (
+            requests.saturating_sub(began.requests),
+            failed.saturating_sub(began.failed),
+        );
         let mut verify = String::new();
         for entry in &mut *self.history.borrow_mut() {
             if entry.seq == began.seq && entry.app == app {
                 let known = entry.outcome.take();
                 verify = known.map(|known| known.verify).unwrap_or_default();
                 let cancelled = job.cancelled;
-                entry.outcome = Some(OutcomeView { requests, failed, cancelled, verify: verify.clone() });
+                entry.outcome = Some(OutcomeView {
+                    requests,
+                    failed,
+                    cancelled,
+                    verify: verify.clone(),
+                });
             }
         }
-        self.store_outcome(app, began.seq, OutcomeView { requests, failed, cancelled: job.cancelled, verify });
+        self.store_outcome(
+            app,
+            began.seq,
+            OutcomeView {
+                requests,
+                failed,
+                cancelled: job.cancelled,
+                verify,
+            },
+        );
     }
 
     /// Store what happened meanwhile. It is a note: when it cannot be stored, nothing waits for it.
     fn store_outcome(&self, app: &str, of: u64, outcome: OutcomeView) {
-        let OutcomeView { requests, failed, cancelled, verify } = outcome;
-        let Ok(state) = self.with_slot(app, |slot| slot.state.clone()) else { return };
+        let OutcomeView {
+            requests,
+            failed,
+            cancelled,
+            verify,
+        } = outcome;
+        let Ok(state) = self.with_slot(app, |slot| slot.state.clone()) else {
+            return;
+        };
         let entry = store::Entry {
             seq: 0,
             at: Timestamp::now(),
             app: app.to_owned(),
-            event: store::Event::Outcome { of, requests, failed, cancelled, verify },
+            event: store::Event::Outcome {
+                of,
+                requests,
+                failed,
+                cancelled,
+                verify,
+            },
             by: itself("drain", Trigger::Timer),
             reason: String::new(),
             idempotency_key: None,
@@ -163,7 +223,7 @@ impl Controller {
     /// Note in the history how the proof of a change went.
     pub(super) fn note_verify(&self, seq: Option<u64>, verify: &Verify) {
         let text = match verify {
-            Verify::Verified { requests } => format!("{requests} of {requests}"),
+            Verify::Verified { requests } => format!("verified by {requests} requests"),
             Verify::Skipped(why) => format!("skipped: {why}"),
             Verify::Unverified(why) => format!("unverified: {why}"),
         };
@@ -187,7 +247,9 @@ impl Controller {
         let of_color = &state.colors[color];
         if state.share(color) > 0 && !of_color.drained {
             let share = state.share(color);
-            let text = format!("{color} has {share} % of the traffic: switch away from it, or `cutover drain {color}`");
+            let text = format!(
+                "{color} has {share} % of the traffic: switch away from it, or `cutover drain {color}`"
+            );
             return Err(Refusal::NotDrainable(text));
         }
         if !of_color.left && !of_color.drained {
@@ -200,7 +262,11 @@ impl Controller {
             let ended = self.drain_ended.notified();
             let jobs = self.with_slot(app, |slot| slot.draining.iter().any(|job| job.color == color))?;
             if !jobs && self.published.applied_by_all() >= version {
-                return Ok(Drained { app: app.to_owned(), color, waited: begun.elapsed() });
+                return Ok(Drained {
+                    app: app.to_owned(),
+                    color,
+                    waited: begun.elapsed(),
+                });
             }
             let left = timeout.saturating_sub(begun.elapsed());
             if left.is_zero() {

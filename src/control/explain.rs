@@ -6,7 +6,9 @@ use super::ask::Refusal;
 use super::controller::Controller;
 use super::handle::{Explain, ExplainRequest};
 use crate::rollout::Weight;
-use crate::routing::{AppRoute, HostBuffer, ServiceRoute, Special, Unavailable, Why, choose_with, peek_bucket};
+use crate::routing::{
+    AppRoute, HostBuffer, ServiceRoute, Special, Unavailable, Why, choose_with, peek_bucket,
+};
 use crate::upstream::Health;
 
 impl Controller {
@@ -15,14 +17,24 @@ impl Controller {
         let invalid = |why: String| Refusal::Invalid(why);
         http::Method::from_bytes(request.method.as_bytes())
             .map_err(|_| invalid(format!("`{}` is no method", request.method)))?;
-        let uri: Uri = request.url.parse().map_err(|error| invalid(format!("`{}` is no URL: {error}", request.url)))?;
-        let named = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
-        let given = uri.authority().map(|authority| authority.as_str()).or(named.map(|(_, value)| value.as_str()));
+        let uri: Uri = request
+            .url
+            .parse()
+            .map_err(|error| invalid(format!("`{}` is no URL: {error}", request.url)))?;
+        let named = request
+            .headers
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let given = uri
+            .authority()
+            .map(|authority| authority.as_str())
+            .or(named.map(|(_, value)| value.as_str()));
         let mut buffer = HostBuffer::new();
         let host = match given {
-            Some(given) => {
-                buffer.normalise(given).ok_or_else(|| invalid(format!("`{given}` is no host")))?.to_owned()
-            }
+            Some(given) => buffer
+                .normalise(given)
+                .ok_or_else(|| invalid(format!("`{given}` is no host")))?
+                .to_owned(),
             None => String::new(),
         };
         let path = uri.path();
@@ -40,7 +52,9 @@ impl Controller {
         match table.find(&host, path) {
             Some((app, service)) => explain_route(&mut explain, app, service),
             None => {
-                explain.steps.push(format!("no app or service matches host `{host}` and path `{path}`"));
+                explain.steps.push(format!(
+                    "no app or service matches host `{host}` and path `{path}`"
+                ));
                 explain.status = Some(404);
             }
         }
@@ -52,17 +66,30 @@ fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute) 
     explain.app = Some(app.name.clone());
     explain.service = Some(service.name.clone());
     let hosts: Vec<_> = app.hosts.iter().map(ToString::to_string).collect();
-    let hosts = if hosts.is_empty() { "any host".to_owned() } else { hosts.join(", ") };
-    explain.steps.push(format!("route: {hosts} → app {}; {} → service {}", app.name, service.matches, service.name));
-    let choice = match choose_with(app, service, 0, &explain.path, Special::None, || peek_bucket(app, 0)) {
+    let hosts = if hosts.is_empty() {
+        "any host".to_owned()
+    } else {
+        hosts.join(", ")
+    };
+    explain.steps.push(format!(
+        "route: {hosts} → app {}; {} → service {}",
+        app.name, service.matches, service.name
+    ));
+    let choice = match choose_with(app, service, 0, &explain.path, Special::None, || {
+        peek_bucket(app, 0)
+    }) {
         Ok(choice) => choice,
         Err(Unavailable::Maintenance) => {
-            explain.steps.push("maintenance: answered 503 by the proxy".to_owned());
+            explain
+                .steps
+                .push("maintenance: answered 503 by the proxy".to_owned());
             explain.status = Some(503);
             return;
         }
         Err(Unavailable::Held) => {
-            explain.steps.push("hold: the request waits, then starts again".to_owned());
+            explain
+                .steps
+                .push("hold: the request waits, then starts again".to_owned());
             return;
         }
     };
@@ -77,10 +104,16 @@ fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute) 
         if serves {
             explain.endpoints.push(member.endpoint.key.address.to_string());
         }
-        explain.steps.push(format!("endpoint {}: {}", member.endpoint.key.address, health.as_str()));
+        explain.steps.push(format!(
+            "endpoint {}: {}",
+            member.endpoint.key.address,
+            health.as_str()
+        ));
     }
     if !lane.is_some_and(|lane| lane.has_usable()) {
-        explain.steps.push(format!("{} has no healthy endpoint: answered 503", choice.color));
+        explain
+            .steps
+            .push(format!("{} has no healthy endpoint: answered 503", choice.color));
         explain.status = Some(503);
     }
 }
@@ -88,7 +121,9 @@ fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute) 
 fn why(app: &AppRoute, why: Why) -> String {
     let candidate = app.active.other();
     match why {
-        Why::Active if app.weight == Weight::ZERO => format!("color: {} is active and has everything", app.active),
+        Why::Active if app.weight == Weight::ZERO => {
+            format!("color: {} is active and has everything", app.active)
+        }
         Why::Active => format!("color: {} (the health path is never held)", app.active),
         Why::Weight { bucket, weight } => format!(
             "color: {candidate} has {} % of the requests; the next bucket is {bucket} of 10000",

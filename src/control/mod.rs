@@ -8,6 +8,9 @@ mod controller;
 mod drain;
 mod explain;
 mod gate;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test panics to fail")]
+pub(crate) mod fake;
 mod handle;
 mod operate;
 mod overview;
@@ -23,6 +26,6 @@ pub use handle::{Drained, Explain, ExplainRequest, Handle, Probed, Reloaded};
 pub use overview::gauges;
 pub use run::Control;
 pub use view::{
-    AppView, ColorView, ConfigView, EndpointView, Event, EventKind, HistoryEntry, HoldView, OutcomeView, Overview,
-    ServiceView,
+    AppView, ColorView, ConfigView, EndpointView, Event, EventKind, HistoryEntry, HoldView, OutcomeView,
+    Overview, ServiceView,
 };

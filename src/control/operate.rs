@@ -31,14 +31,24 @@ impl Controller {
             Intent::Switch { .. } | Intent::Weight { .. } => self.move_traffic(&app, &ask).await,
             Intent::Rollback { ignore_health } => self.roll_back(&app, &ask, *ignore_health).await,
             Intent::Drain { color, force } => {
-                self.simple(&app, &ask, Change::Drain { color: *color, force: *force }).await
+                self.simple(
+                    &app,
+                    &ask,
+                    Change::Drain {
+                        color: *color,
+                        force: *force,
+                    },
+                )
+                .await
             }
             Intent::Hold { max } => self.hold(&app, &ask, *max).await,
             Intent::Release => self.simple(&app, &ask, Change::Release).await,
-            Intent::Maintenance(wanted) => {
-                self.simple(&app, &ask, Change::Maintenance(wanted.clone())).await
-            }
-            Intent::SetEndpoints { color, endpoints, revision } => {
+            Intent::Maintenance(wanted) => self.simple(&app, &ask, Change::Maintenance(wanted.clone())).await,
+            Intent::SetEndpoints {
+                color,
+                endpoints,
+                revision,
+            } => {
                 let change = self.checked_endpoints(&app, *color, endpoints, revision.as_deref())?;
                 self.simple(&app, &ask, change).await
             }
@@ -52,11 +62,16 @@ impl Controller {
 
     fn answered_before(&self, app: &str, ask: &Ask) -> Option<Outcome> {
         let key = (app.to_owned(), ask.idempotency_key.clone()?);
-        self.answers.borrow().get(&key).map(|outcome| Outcome { repeated: true, ..outcome.clone() })
+        self.answers.borrow().get(&key).map(|outcome| Outcome {
+            repeated: true,
+            ..outcome.clone()
+        })
     }
 
     fn remember_answer(&self, app: &str, ask: &Ask, outcome: &Outcome) {
-        let Some(key) = ask.idempotency_key.clone() else { return };
+        let Some(key) = ask.idempotency_key.clone() else {
+            return;
+        };
         let mut answers = self.answers.borrow_mut();
         if answers.len() < ANSWERS && !outcome.dry_run {
             answers.insert((app.to_owned(), key), outcome.clone());
@@ -68,28 +83,39 @@ impl Controller {
         let begun = Instant::now();
         let state = self.with_slot(app, |slot| slot.state.clone())?;
         let (target, force) = target_of(&ask.intent, &state);
-        insist_on_reason(force, "--force", &ask.reason)?;
         if let Some(expected) = ask.expect_generation
             && expected != state.generation
         {
-            return Err(Refusal::Moved { expected, is: state.generation });
+            return Err(Refusal::Moved {
+                expected,
+                is: state.generation,
+            });
         }
         let operation = self.begin(app, ask)?;
         let judged = match needs_gate(&ask.intent, &state, target) {
             true => self.judge(app, target, state.generation).await?,
-            false => Judged { facts: HealthFacts::good(), probes: Vec::new() },
+            false => Judged {
+                facts: HealthFacts::good(),
+                probes: Vec::new(),
+            },
         };
         let change = change_of(&ask.intent, &state, judged.facts.clone());
         let command = command(app, ask, change);
         let mut warnings = Vec::new();
         if force && !judged.facts.healthy {
-            warnings.push(format!("{target} is not healthy; moved by --force: {}", judged.facts.refusals.join("; ")));
+            warnings.push(format!(
+                "{target} is not healthy; moved by --force: {}",
+                judged.facts.refusals.join("; ")
+            ));
         }
         if ask.dry_run {
             let result = self.rehearse(app, &command, ask, warnings);
             return result.map_err(|refusal| with_probes(refusal, &judged));
         }
-        let insist = Insistence { repair: force, ..Insistence::default() };
+        let insist = Insistence {
+            repair: force,
+            ..Insistence::default()
+        };
         let committed = match self.change(command, insist).await {
             Ok(committed) => committed,
             Err(refusal) => {
@@ -99,7 +125,11 @@ impl Controller {
         };
         warnings.extend(committed.warnings.iter().cloned());
         let moved = committed.applied.and_then(rollout::Applied::moved).is_some();
-        let verify = if moved { Some(self.proven(app, ask, &committed, force, begun).await?) } else { None };
+        let verify = if moved {
+            Some(self.proven(app, ask, &committed, force, begun).await?)
+        } else {
+            None
+        };
         drop(operation);
         if moved {
             self.count_switch(app, &state, target, ask.by.trigger, SwitchResult::Done, begun);
@@ -122,7 +152,10 @@ impl Controller {
                 self.note_verify(committed.seq, &verify);
                 let now = self.with_slot(app, |slot| slot.state.clone())?;
                 if now.generation != after.generation && now.active != after.active {
-                    return Err(Refusal::Moved { expected: after.generation, is: now.generation });
+                    return Err(Refusal::Moved {
+                        expected: after.generation,
+                        is: now.generation,
+                    });
                 }
                 return Ok(verify);
             }
@@ -136,13 +169,26 @@ impl Controller {
             reason: why.clone(),
             idempotency_key: None,
         };
-        let urgent = Insistence { urgent: true, ..Insistence::default() };
+        let urgent = Insistence {
+            urgent: true,
+            ..Insistence::default()
+        };
         let reverted = self.change(back, urgent).await?;
         if reverted.applied.is_none() {
             // Somebody moved on meanwhile; their word stands.
-            return Err(Refusal::Moved { expected: after.generation, is: reverted.after.generation });
+            return Err(Refusal::Moved {
+                expected: after.generation,
+                is: reverted.after.generation,
+            });
         }
-        self.count_switch(app, &committed.before, after.active, ask.by.trigger, SwitchResult::RolledBack, begun);
+        self.count_switch(
+            app,
+            &committed.before,
+            after.active,
+            ask.by.trigger,
+            SwitchResult::RolledBack,
+            begun,
+        );
         Err(Refusal::RolledBack {
             to: after.active,
             back: reverted.after.active,
@@ -159,7 +205,6 @@ impl Controller {
         ignore_health: bool,
     ) -> Result<Outcome, Refusal> {
         let begun = Instant::now();
-        insist_on_reason(ignore_health, "--ignore-health", &ask.reason)?;
         let state = self.with_slot(app, |slot| slot.state.clone())?;
         let target = state.standby();
         let facts = self.known(app, target);
@@ -171,7 +216,11 @@ impl Controller {
         if ask.dry_run {
             return self.rehearse(app, &command, ask, warnings);
         }
-        let insist = Insistence { urgent: true, repair: ignore_health, undurable: ignore_health };
+        let insist = Insistence {
+            urgent: true,
+            repair: ignore_health,
+            undurable: ignore_health,
+        };
         let committed = match self.change(command, insist).await {
             Ok(committed) => committed,
             Err(refusal) => {
@@ -180,7 +229,14 @@ impl Controller {
             }
         };
         if committed.applied.and_then(rollout::Applied::moved).is_some() {
-            self.count_switch(app, &state, committed.after.active, ask.by.trigger, SwitchResult::RolledBack, begun);
+            self.count_switch(
+                app,
+                &state,
+                committed.after.active,
+                ask.by.trigger,
+                SwitchResult::RolledBack,
+                begun,
+            );
         } else {
             warnings.clear();
         }
@@ -190,7 +246,10 @@ impl Controller {
 
     async fn hold(self: &Rc<Self>, app: &str, ask: &Ask, max: Duration) -> Result<Outcome, Refusal> {
         if max.is_zero() || max > HOLD_MAX {
-            return Err(Refusal::Invalid(format!("a hold lasts more than 0 and at most {} s", HOLD_MAX.as_secs())));
+            return Err(Refusal::Invalid(format!(
+                "a hold lasts more than 0 and at most {} s",
+                HOLD_MAX.as_secs()
+            )));
         }
         let outcome = self.simple(app, ask, Change::Hold { max }).await?;
         if outcome.changed && !outcome.dry_run {
@@ -205,7 +264,9 @@ impl Controller {
 
     /// A hold never outlasts its limit: it ends in release to the active color.
     async fn release_in_time(self: &Rc<Self>, app: &str, generation: u64) {
-        let same = self.with_slot(app, |slot| slot.state.hold.is_some() && slot.state.generation >= generation);
+        let same = self.with_slot(app, |slot| {
+            slot.state.hold.is_some() && slot.state.generation >= generation
+        });
         if !matches!(same, Ok(true)) {
             return;
         }
@@ -217,7 +278,11 @@ impl Controller {
             reason: "the hold reached its limit".to_owned(),
             idempotency_key: None,
         };
-        let insist = Insistence { urgent: true, undurable: true, ..Insistence::default() };
+        let insist = Insistence {
+            urgent: true,
+            undurable: true,
+            ..Insistence::default()
+        };
         if let Err(error) = self.change(release, insist).await {
             tracing::error!(app, %error, "the hold could not be released");
         }
@@ -231,7 +296,15 @@ impl Controller {
         }
         let _operation = self.begin(app, ask)?;
         let repair = matches!(ask.intent, Intent::Drain { force: true, .. }) && !ask.reason.is_empty();
-        let committed = self.change(command, Insistence { repair, ..Insistence::default() }).await?;
+        let committed = self
+            .change(
+                command,
+                Insistence {
+                    repair,
+                    ..Insistence::default()
+                },
+            )
+            .await?;
         let warnings = committed.warnings.clone();
         Ok(outcome(app, ask, &committed, None, warnings))
     }
@@ -244,26 +317,45 @@ impl Controller {
         revision: Option<&str>,
     ) -> Result<Change, Refusal> {
         let config = self.config.borrow();
-        let of = config.apps.get(app).ok_or_else(|| Refusal::Invalid(format!("no app `{app}` in the config")))?;
+        let of = config
+            .apps
+            .get(app)
+            .ok_or_else(|| Refusal::Invalid(format!("no app `{app}` in the config")))?;
         if endpoints.is_empty() && revision.is_none() {
             return Err(Refusal::Invalid("name endpoints, a revision, or both".to_owned()));
         }
-        if revision.is_some_and(|text| text.is_empty() || text.len() > 200 || text.chars().any(char::is_control)) {
-            return Err(Refusal::Invalid("a revision has 1 to 200 printable characters".to_owned()));
+        if revision
+            .is_some_and(|text| text.is_empty() || text.len() > 200 || text.chars().any(char::is_control))
+        {
+            return Err(Refusal::Invalid(
+                "a revision has 1 to 200 printable characters".to_owned(),
+            ));
         }
         let mut written = std::collections::BTreeMap::new();
         for (service, list) in endpoints {
             if !of.services.contains_key(service) {
                 let known: Vec<_> = of.services.keys().map(String::as_str).collect();
-                let text = format!("app `{app}` has no service `{service}`; it has: {}", known.join(", "));
+                let text = format!(
+                    "app `{app}` has no service `{service}`; it has: {}",
+                    known.join(", ")
+                );
                 return Err(Refusal::Invalid(text));
             }
-            let parsed = list.iter().map(|text| parse_endpoint(text).map(|address| address.to_string()));
-            let parsed = parsed.collect::<Result<Vec<_>, _>>().map_err(|bad| Refusal::Invalid(bad.to_string()))?;
+            let parsed = list
+                .iter()
+                .map(|text| parse_endpoint(text).map(|address| address.to_string()));
+            let parsed = parsed
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|bad| Refusal::Invalid(bad.to_string()))?;
             written.insert(service.clone(), parsed);
         }
         let file = file_endpoints(of, color);
-        Ok(Change::SetEndpoints { color, endpoints: written, revision: revision.map(str::to_owned), file })
+        Ok(Change::SetEndpoints {
+            color,
+            endpoints: written,
+            revision: revision.map(str::to_owned),
+            file,
+        })
     }
 
     /// What a command would do, without doing it.
@@ -280,7 +372,13 @@ impl Controller {
             Ok(Transition::NoChange) => (before.clone(), None),
             Err(rejection) => return Err(super::controller::refusal_of(rejection, &before)),
         };
-        let committed = Committed { before, after, applied, seq: None, warnings: Vec::new() };
+        let committed = Committed {
+            before,
+            after,
+            applied,
+            seq: None,
+            warnings: Vec::new(),
+        };
         let mut outcome = outcome(app, ask, &committed, None, warnings);
         outcome.generation = committed.before.generation;
         Ok(outcome)
@@ -289,13 +387,19 @@ impl Controller {
     /// Hold the app for an operation; refused while another one runs.
     fn begin(self: &Rc<Self>, app: &str, ask: &Ask) -> Result<Operation, Refusal> {
         self.with_slot(app, |slot| match &slot.operation {
-            Some((operation, by)) => Err(Refusal::Busy { operation: operation.clone(), by: by.clone() }),
+            Some((operation, by)) => Err(Refusal::Busy {
+                operation: operation.clone(),
+                by: by.clone(),
+            }),
             None => {
                 slot.operation = Some((verb(&ask.intent).to_owned(), ask.by.name.clone()));
                 Ok(())
             }
         })??;
-        Ok(Operation { controller: Rc::clone(self), app: app.to_owned() })
+        Ok(Operation {
+            controller: Rc::clone(self),
+            app: app.to_owned(),
+        })
     }
 
     fn count_switch(
@@ -307,7 +411,8 @@ impl Controller {
         result: SwitchResult,
         begun: Instant,
     ) {
-        self.metrics.switched(app, (before.active, to), trigger, result, begun.elapsed());
+        self.metrics
+            .switched(app, (before.active, to), trigger, result, begun.elapsed());
     }
 }
 
@@ -323,17 +428,17 @@ impl Drop for Operation {
     }
 }
 
-fn insist_on_reason(force: bool, flag: &str, reason: &str) -> Result<(), Refusal> {
-    if force && reason.trim().is_empty() {
-        return Err(Refusal::Invalid(format!("{flag} needs a reason (`--reason TEXT`): it goes into the history")));
-    }
-    Ok(())
-}
-
 fn target_of(intent: &Intent, state: &AppState) -> (Color, bool) {
     match intent {
-        Intent::Switch { to: Wanted::Color(color), force } => (*color, *force),
-        Intent::Switch { to: Wanted::Standby, force } | Intent::Weight { force, .. } => (state.standby(), *force),
+        Intent::Switch {
+            to: Wanted::Color(color),
+            force,
+        } => (*color, *force),
+        Intent::Switch {
+            to: Wanted::Standby,
+            force,
+        }
+        | Intent::Weight { force, .. } => (state.standby(), *force),
         _ => (state.standby(), false),
     }
 }
@@ -343,7 +448,11 @@ fn needs_gate(intent: &Intent, state: &AppState, target: Color) -> bool {
     match intent {
         Intent::Switch { .. } => target != state.active,
         Intent::Weight { color, percent, .. } if *percent <= 100 => {
-            let share = if *color == state.active { 100 - percent } else { *percent };
+            let share = if *color == state.active {
+                100 - percent
+            } else {
+                *percent
+            };
             share > state.weight.percent()
         }
         _ => false,
@@ -353,9 +462,16 @@ fn needs_gate(intent: &Intent, state: &AppState, target: Color) -> bool {
 fn change_of(intent: &Intent, state: &AppState, facts: HealthFacts) -> Change {
     let (to, force) = target_of(intent, state);
     match intent {
-        Intent::Weight { color, percent, force } => {
-            Change::Weight { color: *color, percent: *percent, facts, force: *force }
-        }
+        Intent::Weight {
+            color,
+            percent,
+            force,
+        } => Change::Weight {
+            color: *color,
+            percent: *percent,
+            facts,
+            force: *force,
+        },
         _ => Change::Switch { to, facts, force },
     }
 }
@@ -365,7 +481,10 @@ fn command(app: &str, ask: &Ask, change: Change) -> Command {
         app: app.to_owned(),
         change,
         expect_generation: ask.expect_generation,
-        by: Actor { name: ask.by.name.clone(), trigger: ask.by.trigger },
+        by: Actor {
+            name: ask.by.name.clone(),
+            trigger: ask.by.trigger,
+        },
         reason: ask.reason.clone(),
         idempotency_key: ask.idempotency_key.clone(),
     }
@@ -373,9 +492,11 @@ fn command(app: &str, ask: &Ask, change: Change) -> Command {
 
 fn with_probes(refusal: Refusal, judged: &Judged) -> Refusal {
     match refusal {
-        Refusal::Unhealthy { color, active, .. } => {
-            Refusal::Unhealthy { color, active, probes: judged.probes.clone() }
-        }
+        Refusal::Unhealthy { color, active, .. } => Refusal::Unhealthy {
+            color,
+            active,
+            probes: judged.probes.clone(),
+        },
         other => other,
     }
 }

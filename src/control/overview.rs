@@ -15,7 +15,9 @@ impl Controller {
         let table = self.published.load_full();
         let apps: Vec<AppView> = {
             let slots = self.apps.borrow();
-            let shown = slots.iter().filter_map(|(name, slot)| Some((slot, table.app(name)?)));
+            let shown = slots
+                .iter()
+                .filter_map(|(name, slot)| Some((slot, table.app(name)?)));
             shown.map(|(slot, route)| self.app_view(slot, route)).collect()
         };
         let mut not_ready: Vec<String> = apps.iter().filter_map(unready).collect();
@@ -39,7 +41,9 @@ impl Controller {
         let mut warnings = self.warnings.borrow().clone();
         for (name, slot) in &*self.apps.borrow() {
             if slot.undurable.is_some() {
-                warnings.push(format!("{name}: the state in force is NOT stored; a restart now would undo it"));
+                warnings.push(format!(
+                    "{name}: the state in force is NOT stored; a restart now would undo it"
+                ));
             }
         }
         warnings
@@ -62,7 +66,10 @@ impl Controller {
                 waiting: route.hold.as_ref().map_or(0, |queue| queue.waiting()),
             }),
             maintenance: route.maintenance.clone(),
-            operation: slot.operation.as_ref().map(|(what, by)| format!("{what} by {by}")),
+            operation: slot
+                .operation
+                .as_ref()
+                .map(|(what, by)| format!("{what} by {by}")),
             file_wants: file_wants.filter(|color| *color != state.active),
             rollback: self.rollback_now(slot, name),
             degraded: slot.degraded.clone(),
@@ -73,12 +80,18 @@ impl Controller {
 
     /// What `rollback` would do now.
     fn rollback_now(&self, slot: &Slot, app: &str) -> Result<Color, String> {
-        let change = Change::Rollback { facts: self.known(app, slot.state.standby()), ignore_health: false };
+        let change = Change::Rollback {
+            facts: self.known(app, slot.state.standby()),
+            ignore_health: false,
+        };
         let command = Command {
             app: app.to_owned(),
             change,
             expect_generation: None,
-            by: Actor { name: String::new(), trigger: Trigger::Api },
+            by: Actor {
+                name: String::new(),
+                trigger: Trigger::Api,
+            },
             reason: String::new(),
             idempotency_key: None,
         };
@@ -97,10 +110,18 @@ impl Controller {
         let view = |service: &ServiceRoute| ServiceView {
             name: service.name.clone(),
             overridden: of_color.overrides.contains_key(&service.name),
-            endpoints: endpoint_views(service.pools[color].members.iter().map(|member| &*member.endpoint)),
+            endpoints: endpoint_views(
+                service.pools[color]
+                    .members
+                    .iter()
+                    .map(|member| &*member.endpoint),
+            ),
         };
         let services: Vec<ServiceView> = route.services.iter().map(view).collect();
-        let members = route.services.iter().flat_map(|service| &service.pools[color].members);
+        let members = route
+            .services
+            .iter()
+            .flat_map(|service| &service.pools[color].members);
         let gates = members.flat_map(|member| [&member.open, &member.explicit].into_iter().flatten());
         let empty = services.iter().all(|service| service.endpoints.is_empty());
         let role = if color == state.active {
@@ -122,7 +143,10 @@ impl Controller {
             share: state.share(color),
             healthy: !services.is_empty()
                 && services.iter().all(|service| {
-                    service.endpoints.iter().any(|endpoint| endpoint.health == Health::Healthy)
+                    service
+                        .endpoints
+                        .iter()
+                        .any(|endpoint| endpoint.health == Health::Healthy)
                 }),
             in_flight: draining + gates.map(|gate| gate.in_flight()).sum::<u64>(),
             services,
@@ -133,12 +157,20 @@ impl Controller {
 /// What the metrics show of the apps: all of it stands in the table.
 #[must_use]
 pub fn gauges(published: &Published) -> Vec<AppGauges> {
-    published.load_full().apps.iter().map(|app| gauges_of(app)).collect()
+    published
+        .load_full()
+        .apps
+        .iter()
+        .map(|app| gauges_of(app))
+        .collect()
 }
 
 fn gauges_of(route: &AppRoute) -> AppGauges {
     let pools = route.services.iter().flat_map(|service| {
-        service.pools.iter().map(move |(color, pool)| (service.name.clone(), color, pool))
+        service
+            .pools
+            .iter()
+            .map(move |(color, pool)| (service.name.clone(), color, pool))
     });
     let endpoints = pools.flat_map(|(service, color, pool)| {
         pool.members.iter().map(move |member| EndpointGauge {
@@ -153,12 +185,22 @@ fn gauges_of(route: &AppRoute) -> AppGauges {
     AppGauges {
         app: route.name.clone(),
         active: route.active,
-        share: rollout::ByColor::from_fn(|color| if color == route.active { 100 - candidate } else { candidate }),
+        share: rollout::ByColor::from_fn(|color| {
+            if color == route.active {
+                100 - candidate
+            } else {
+                candidate
+            }
+        }),
         generation: route.generation,
         held: route.hold.as_ref().map_or(0, |queue| queue.waiting() as u64),
         degraded: route.degraded,
         spilled: route.spilled.load(Relaxed),
-        services: route.services.iter().map(|service| service.name.clone()).collect(),
+        services: route
+            .services
+            .iter()
+            .map(|service| service.name.clone())
+            .collect(),
         endpoints: endpoints.collect(),
     }
 }
@@ -178,7 +220,11 @@ fn endpoint_views<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<Endp
                 }
             }
             None => rows.push(EndpointView {
-                resolved: if resolved == address { Vec::new() } else { vec![resolved] },
+                resolved: if resolved == address {
+                    Vec::new()
+                } else {
+                    vec![resolved]
+                },
                 address,
                 health,
                 last_probe: endpoint.last_probe(),
@@ -197,10 +243,27 @@ fn unready(app: &AppView) -> Option<String> {
     }
     let active = &app.colors[app.active];
     let serves = |endpoint: &EndpointView| {
-        matches!(endpoint.health, Health::Healthy | Health::Unknown | Health::Failing)
+        matches!(
+            endpoint.health,
+            Health::Healthy | Health::Unknown | Health::Failing
+        )
     };
-    let dead = active.services.iter().find(|service| !service.endpoints.iter().any(serves))?;
-    let last = dead.endpoints.iter().filter_map(|endpoint| endpoint.last_probe.as_deref());
-    let why: Vec<_> = last.map(|report: &ProbeReport| format!("{}: {}", report.asked, report.reason)).collect();
-    Some(format!("{}: {} has no endpoint for service {} {}", app.name, app.active, dead.name, why.join("; ")))
+    let dead = active
+        .services
+        .iter()
+        .find(|service| !service.endpoints.iter().any(serves))?;
+    let last = dead
+        .endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.last_probe.as_deref());
+    let why: Vec<_> = last
+        .map(|report: &ProbeReport| format!("{}: {}", report.asked, report.reason))
+        .collect();
+    Some(format!(
+        "{}: {} has no endpoint for service {} {}",
+        app.name,
+        app.active,
+        dead.name,
+        why.join("; ")
+    ))
 }

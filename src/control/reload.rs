@@ -17,7 +17,9 @@ impl Controller {
     /// Read the file and take it into use.
     pub(super) async fn reload(self: &Rc<Self>, by: Actor) -> Result<Reloaded, Refusal> {
         let Some(path) = self.file.clone() else {
-            return Err(Refusal::Invalid("cutover runs from flags: there is no config file to reload".to_owned()));
+            return Err(Refusal::Invalid(
+                "cutover runs from flags: there is no config file to reload".to_owned(),
+            ));
         };
         let _turn = self.reloading.lock().await;
         // Read on a thread of its own: a hanging network mount must not stop the control plane.
@@ -49,7 +51,12 @@ impl Controller {
         self.metrics.reload_failed();
         self.config_view.borrow_mut().last_error = Some(why.clone());
         let first = why.lines().next().unwrap_or_default();
-        self.tell(EventKind::ReloadFailed, None, None, format!("config refused, the old one stays: {first}"));
+        self.tell(
+            EventKind::ReloadFailed,
+            None,
+            None,
+            format!("config refused, the old one stays: {first}"),
+        );
         tracing::error!("config refused, the running configuration stays\n{why}");
         Refusal::Config(why)
     }
@@ -63,7 +70,12 @@ impl Controller {
             view.last_error = None;
             let needs_restart = view.needs_restart.clone();
             self.metrics.reloaded(Timestamp::now());
-            return Ok(Reloaded { changed: false, diff: Vec::new(), needs_restart, warnings });
+            return Ok(Reloaded {
+                changed: false,
+                diff: Vec::new(),
+                needs_restart,
+                warnings,
+            });
         }
         let diff = config::diff(&old, &loaded.config);
         let needs_restart = config::needs_restart(&old, &loaded.config);
@@ -88,7 +100,12 @@ impl Controller {
             tokio::task::spawn_local(async move { controller.decide_first(&app).await });
         }
         self.follow_file_colors(&old, &new, &by);
-        Ok(Reloaded { changed: true, diff, needs_restart, warnings })
+        Ok(Reloaded {
+            changed: true,
+            diff,
+            needs_restart,
+            warnings,
+        })
     }
 
     /// Apps whose endpoints changed get a generation of their own, durable before it is visible.
@@ -99,7 +116,9 @@ impl Controller {
         by: &Actor,
     ) -> Result<(), Refusal> {
         for (name, of) in &new.apps {
-            let Some(before) = old.apps.get(name) else { continue };
+            let Some(before) = old.apps.get(name) else {
+                continue;
+            };
             let file = ByColor::from_fn(|color| file_endpoints(of, color));
             let changed = ByColor::from_fn(|color| file[color] != file_endpoints(before, color));
             if !changed.blue && !changed.green {
@@ -132,7 +151,10 @@ impl Controller {
                 }
             }
         }
-        debug_assert!(fresh.iter().all(|name| !old.apps.contains_key(name)), "an old app has a place");
+        debug_assert!(
+            fresh.iter().all(|name| !old.apps.contains_key(name)),
+            "an old app has a place"
+        );
         self.publish_all();
         fresh
     }
@@ -151,7 +173,10 @@ impl Controller {
         for (app, color) in wanted {
             let ask = Ask {
                 app: Some(app.clone()),
-                intent: Intent::Switch { to: Wanted::Color(color), force: false },
+                intent: Intent::Switch {
+                    to: Wanted::Color(color),
+                    force: false,
+                },
                 expect_generation: None,
                 by: by.clone(),
                 reason: format!("active = \"{color}\" in the config file"),
@@ -188,7 +213,10 @@ fn keep_what_needs_a_restart(old: &Config, new: Config) -> Config {
 pub(super) fn masked(text: &str) -> String {
     const SECRET: &str = r#"(?im)((?:authorization|cookie|secret|password|passwd|token|api[-_]?key)"?\s*=\s*)("[^"\n]*"|'[^'\n]*')"#;
     // The pattern is a constant; if it ever failed to compile, nothing is shown.
-    regex::Regex::new(SECRET).map_or_else(|_| String::new(), |regex| regex.replace_all(text, "$1\"***\"").into_owned())
+    regex::Regex::new(SECRET).map_or_else(
+        |_| String::new(),
+        |regex| regex.replace_all(text, "$1\"***\"").into_owned(),
+    )
 }
 
 #[cfg(test)]
@@ -198,7 +226,8 @@ mod tests {
     #[test]
     fn secrets_are_hidden_and_nothing_else() {
         let text = "token_file = \"/etc/t\"\nrequest.set = { \"Authorization\" = \"Basic abc\", \"x-env\" = \"prod\" }\n";
-        let shown = "token_file = \"/etc/t\"\nrequest.set = { \"Authorization\" = \"***\", \"x-env\" = \"prod\" }\n";
+        let shown =
+            "token_file = \"/etc/t\"\nrequest.set = { \"Authorization\" = \"***\", \"x-env\" = \"prod\" }\n";
         assert_eq!(masked(text), shown);
     }
 }

@@ -23,7 +23,10 @@ impl Controller {
         let mut undecided = Vec::new();
         for (name, of) in &config.apps {
             let slot = match restored.apps.get(name) {
-                Some(known) => Slot { degraded: known.degraded.clone(), ..Slot::new(known.state.clone()) },
+                Some(known) => Slot {
+                    degraded: known.degraded.clone(),
+                    ..Slot::new(known.state.clone())
+                },
                 None => match restored.lost.get(name).or(restored.doubt.as_ref()) {
                     Some(why) => lost(why),
                     None => {
@@ -49,12 +52,24 @@ impl Controller {
         self.warnings.borrow_mut().extend(restored.notes.iter().cloned());
         let mut active = std::collections::HashMap::new();
         for entry in &restored.history {
-            if let Event::Outcome { of, requests, failed, cancelled, verify } = &entry.event {
+            if let Event::Outcome {
+                of,
+                requests,
+                failed,
+                cancelled,
+                verify,
+            } = &entry.event
+            {
                 let mut history = self.history.borrow_mut();
                 if let Some(line) = history.iter_mut().rev().find(|line| line.seq == *of) {
                     let (requests, failed, cancelled) = (*requests, *failed, *cancelled);
                     let verify = verify.clone();
-                    line.outcome = Some(super::view::OutcomeView { requests, failed, cancelled, verify });
+                    line.outcome = Some(super::view::OutcomeView {
+                        requests,
+                        failed,
+                        cancelled,
+                        verify,
+                    });
                 }
                 continue;
             }
@@ -65,15 +80,26 @@ impl Controller {
 
     /// A restart releases a hold, and a config that changed meanwhile counts as a reload.
     async fn take_up(self: &Rc<Self>, app: &str) {
-        let Ok(state) = self.with_slot(app, |slot| slot.state.clone()) else { return };
+        let Ok(state) = self.with_slot(app, |slot| slot.state.clone()) else {
+            return;
+        };
         if state.hold.is_some() {
-            self.start_command(app, Change::Release, "a restart releases a hold").await;
+            self.start_command(app, Change::Release, "a restart releases a hold")
+                .await;
         }
         let config = self.config.borrow().clone();
         if let Some(of) = config.apps.get(app) {
             let file = ByColor::from_fn(|color| file_endpoints(of, color));
-            let change = Change::Reload { file, changed: ByColor::default() };
-            self.start_command(app, change, "the config file changed while cutover was not running").await;
+            let change = Change::Reload {
+                file,
+                changed: ByColor::default(),
+            };
+            self.start_command(
+                app,
+                change,
+                "the config file changed while cutover was not running",
+            )
+            .await;
         }
     }
 
@@ -86,7 +112,11 @@ impl Controller {
             reason: reason.to_owned(),
             idempotency_key: None,
         };
-        let insist = Insistence { urgent: true, undurable: true, ..Insistence::default() };
+        let insist = Insistence {
+            urgent: true,
+            undurable: true,
+            ..Insistence::default()
+        };
         if let Err(error) = self.change(command, insist).await {
             tracing::error!(app, %error, "the stored state could not be brought up to date");
         }
@@ -105,7 +135,9 @@ impl Controller {
 
     /// Decide the first color of an app and store it; until then it answers 503.
     pub(super) async fn decide_first(self: &Rc<Self>, app: &str) {
-        let Some(of) = self.config.borrow().apps.get(app).cloned() else { return };
+        let Some(of) = self.config.borrow().apps.get(app).cloned() else {
+            return;
+        };
         let fixed = self.initial.or(of.active).or(match of.initial {
             Initial::Color(color) => Some(color),
             Initial::Auto => None,
@@ -114,7 +146,9 @@ impl Controller {
             Some(color) => (color, "as the config says"),
             None => self.first_healthy(app, &of).await,
         };
-        let Ok(line) = self.with_slot(app, |slot| Rc::clone(&slot.line)) else { return };
+        let Ok(line) = self.with_slot(app, |slot| Rc::clone(&slot.line)) else {
+            return;
+        };
         let _turn = line.lock().await;
         if self.with_slot(app, |slot| slot.closed.is_none()).unwrap_or(true) {
             // An operator was faster: their word stands.
@@ -142,14 +176,23 @@ impl Controller {
                 slot.undurable = Some(Box::new(entry.clone()));
             }
         });
-        self.push_history(line_of(&store::Entry { seq: stored.unwrap_or_default(), ..entry }, None));
+        self.push_history(line_of(
+            &store::Entry {
+                seq: stored.unwrap_or_default(),
+                ..entry
+            },
+            None,
+        ));
         self.publish_app(app, None);
         self.write_compat(app, color);
     }
 
     /// The first color whose probes pass; both: blue; none in time: blue.
     async fn first_healthy(&self, app: &str, of: &config::App) -> (Color, &'static str) {
-        let slowest = of.services.values().map(|service| service.health.interval + service.health.timeout);
+        let slowest = of
+            .services
+            .values()
+            .map(|service| service.health.interval + service.health.timeout);
         let patience = slowest.max().unwrap_or_default() * 2;
         let until = tokio::time::Instant::now() + patience;
         loop {
@@ -173,7 +216,9 @@ impl Controller {
         let table = self.published.load_full();
         let services = table.app(app).into_iter().flat_map(|route| &route.services);
         let mut members = services.flat_map(|service| &service.pools[color].members);
-        members.all(|member| member.endpoint.last_probe().is_some() && member.endpoint.health() != Health::Unknown)
+        members.all(|member| {
+            member.endpoint.last_probe().is_some() && member.endpoint.health() != Health::Unknown
+        })
     }
 }
 

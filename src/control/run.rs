@@ -8,7 +8,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::controller::{Controller, Inboxes, Parts};
 use super::handle::{Handle, Message};
-use super::view::EventKind;
+use super::view::{Event, EventKind};
 use crate::config::{Changed, EndpointAddress};
 use crate::shutdown::Watcher;
 use crate::upstream::{HealthChange, Resolution, Target};
@@ -39,13 +39,21 @@ impl Control {
         let (controller, inbox, handle, inboxes) = Controller::new(parts);
         if fresh {
             controller.metrics.first_start_without_state();
-            let text = "first start: the state directory had no journal; the active colors were chosen afresh";
+            let text =
+                "first start: the state directory had no journal; the active colors were chosen afresh";
             controller.warnings.borrow_mut().push(text.to_owned());
             tracing::warn!("{text}");
         }
         controller.metrics.reloaded(controller.started);
         controller.restore(restored).await;
-        (Self { controller, inbox, inboxes }, handle)
+        (
+            Self {
+                controller,
+                inbox,
+                inboxes,
+            },
+            handle,
+        )
     }
 
     /// Serve the mailbox until every handle is gone. `file` tells of changes of the config file; `stopping` makes
@@ -69,7 +77,7 @@ impl Control {
                     tokio::task::spawn_local(async move { controller.file_changed(change).await });
                 }
                 () = controller.drained.notified() => controller.follow_drains(),
-                _ = drain_tick.tick() => controller.follow_drains(),
+                _ = drain_tick.tick(), if controller.drains() => controller.follow_drains(),
                 _ = slow_tick.tick() => controller.slow_tick(),
                 () = stopping.requested(), if !controller.stopping.get() => controller.stopping.set(true),
             }
@@ -91,8 +99,12 @@ impl Controller {
     /// One message: a task of its own where it may take time. A door that has gone away wants no answer.
     fn serve(self: &Rc<Self>, message: Message) {
         match message {
-            Message::Ask(ask, reply) => self.spawn(|own| async move { drop(reply.send(own.ask(*ask).await)) }),
-            Message::Reload(by, reply) => self.spawn(|own| async move { drop(reply.send(own.reload(by).await)) }),
+            Message::Ask(ask, reply) => {
+                self.spawn(|own| async move { drop(reply.send(own.ask(*ask).await)) })
+            }
+            Message::Reload(by, reply) => {
+                self.spawn(|own| async move { drop(reply.send(own.reload(by).await)) })
+            }
             Message::WaitDrained(app, color, timeout, reply) => self.spawn(|own| async move {
                 let result = match own.app_name(app.as_deref()) {
                     Ok(app) => own.wait_drained(&app, color, timeout).await,
@@ -110,13 +122,20 @@ impl Controller {
             Message::Overview(reply) => drop(reply.send(Box::new(self.overview()))),
             Message::History(reply) => drop(reply.send(self.history.borrow().iter().cloned().collect())),
             Message::Subscribe(after, reply) => {
-                let past = self.past_events.borrow();
-                let missed = past.iter().filter(|event| after.is_none_or(|after| event.id.is_some_and(|id| id > after)));
-                drop(reply.send((missed.cloned().collect(), self.events.subscribe())));
+                drop(reply.send((self.missed_events(after), self.events.subscribe())));
             }
             Message::Explain(request, reply) => drop(reply.send(self.explain(&request))),
             Message::ConfigText(reply) => drop(reply.send(self.config_text())),
         }
+    }
+
+    /// Remembered events behind the one with this id; `None` wants none, 0 all.
+    fn missed_events(&self, after: Option<u64>) -> Vec<Event> {
+        let Some(after) = after else { return Vec::new() };
+        let past = self.past_events.borrow();
+        // By place, because events that are no changes have no id.
+        let seen = past.iter().rposition(|event| event.id.is_some_and(|id| id <= after));
+        past.iter().skip(seen.map_or(0, |at| at + 1)).cloned().collect()
     }
 
     fn spawn<F: Future<Output = ()> + 'static>(self: &Rc<Self>, task: impl FnOnce(Rc<Self>) -> F) {
@@ -127,15 +146,22 @@ impl Controller {
         let key = &change.endpoint.key;
         let (from, to) = (change.from.as_str(), change.to.as_str());
         let reason = &change.report.reason;
-        let message =
-            format!("{} {} {} {}: {from} → {to}: {reason}", key.app, key.service, key.color, key.address);
+        let message = format!(
+            "{} {} {} {}: {from} → {to}: {reason}",
+            key.app, key.service, key.color, key.address
+        );
         tracing::info!(app = key.app, color = %key.color, endpoint = %key.address, from, to, reason, "health");
         self.tell(EventKind::Health, Some(&key.app), None, message);
     }
 
     /// A name has other addresses now: the same endpoints as configured, other targets. No command, no generation.
     fn resolved(&self, found: Resolution) {
-        let Resolution { host, port, addresses, error } = found;
+        let Resolution {
+            host,
+            port,
+            addresses,
+            error,
+        } = found;
         if let Some(error) = error {
             tracing::warn!(host, error, "name does not resolve");
         }
@@ -147,10 +173,15 @@ impl Controller {
             let uses = |name: &String, slot: &super::controller::Slot| {
                 config.apps.get(name).is_some_and(|of| {
                     let endpoints = super::controller::effective_endpoints(of, &slot.state);
-                    endpoints.iter().any(|(_, by)| by.values().flatten().any(|used| *used == address))
+                    endpoints
+                        .iter()
+                        .any(|(_, by)| by.values().flatten().any(|used| *used == address))
                 })
             };
-            apps.iter().filter(|(name, slot)| uses(name, slot)).map(|(name, _)| name.clone()).collect()
+            apps.iter()
+                .filter(|(name, slot)| uses(name, slot))
+                .map(|(name, _)| name.clone())
+                .collect()
         };
         self.resolved.borrow_mut().insert(address, targets);
         for app in users {
@@ -166,7 +197,10 @@ impl Controller {
         // Addresses that refuse connections may be out of date: ask the name again.
         let table = self.published.load_full();
         for endpoint in table.endpoints() {
-            let failing = endpoint.connect_failures.load(std::sync::atomic::Ordering::Relaxed) > 0
+            let failing = endpoint
+                .connect_failures
+                .load(std::sync::atomic::Ordering::Relaxed)
+                > 0
                 || endpoint.health() == crate::upstream::Health::Unreachable;
             if let EndpointAddress::Name { host, .. } = &endpoint.key.address
                 && failing

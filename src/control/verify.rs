@@ -4,9 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
-use http_body_util::Empty;
-use hyper::body::Incoming;
+use http::{HeaderValue, Request, response};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -18,6 +17,8 @@ use crate::wire::{Io, Stream};
 
 /// The longest that one request of the proof may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The most that is read of an answer's body.
+const BODY_MAX: usize = 64 * 1024;
 
 /// How one request of the proof ended.
 enum Found {
@@ -44,7 +45,9 @@ impl Controller {
             return Ok(Verify::Skipped("switch.verify = 0".to_owned()));
         }
         let Some(listener) = self.listeners.first() else {
-            return Ok(Verify::Skipped("no listener serves this app in clear text".to_owned()));
+            return Ok(Verify::Skipped(
+                "no listener serves this app in clear text".to_owned(),
+            ));
         };
         let of_service = |service: &Service| match &service.health.kind {
             Probe::Http(probe) => Some((service.name.clone(), probe.path.clone())),
@@ -52,10 +55,16 @@ impl Controller {
         };
         let paths: Vec<(String, String)> = of.services.values().filter_map(of_service).collect();
         if paths.is_empty() {
-            return Ok(Verify::Skipped("no health path: there is nothing harmless to ask for".to_owned()));
+            return Ok(Verify::Skipped(
+                "no health path: there is nothing harmless to ask for".to_owned(),
+            ));
         }
         let mut requests = 0;
-        for (service, path) in paths.iter().cycle().take((of.switch.verify as usize).max(paths.len())) {
+        for (service, path) in paths
+            .iter()
+            .cycle()
+            .take((of.switch.verify as usize).max(paths.len()))
+        {
             match self.prove_once(listener, &of, service, path, after).await {
                 Found::Right => requests += 1,
                 Found::Overtaken => return Ok(Verify::Skipped("overtaken by a later change".to_owned())),
@@ -79,7 +88,10 @@ impl Controller {
         let request = Request::get(path)
             .header(http::header::HOST, host_of(of))
             .header(http::header::CONNECTION, "close")
-            .header(http::header::USER_AGENT, concat!("cutover-verify/", env!("CARGO_PKG_VERSION")))
+            .header(
+                http::header::USER_AGENT,
+                concat!("cutover-verify/", env!("CARGO_PKG_VERSION")),
+            )
             .header("x-cutover-verify", proof)
             .body(Empty::<Bytes>::new());
         let Ok(request) = request else {
@@ -88,17 +100,27 @@ impl Controller {
         match tokio::time::timeout(PATIENCE, ask(listener, request)).await {
             Ok(Ok(answer)) => judge(&answer, after, path),
             Ok(Err(why)) => Found::Unreachable(why),
-            Err(_) => Found::Wrong(format!("GET {path} through {listener} got no answer within {PATIENCE:?}")),
+            Err(_) => Found::Wrong(format!(
+                "GET {path} through {listener} got no answer within {PATIENCE:?}"
+            )),
         }
     }
 }
 
 /// Any status from the new color passes: whether it is healthy was the gate's question.
-fn judge(answer: &Response<Incoming>, after: &AppState, path: &str) -> Found {
-    let header = |name| answer.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+fn judge(answer: &response::Parts, after: &AppState, path: &str) -> Found {
+    let header = |name| {
+        answer
+            .headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
     let generation = header("x-cutover-generation").and_then(|text| text.parse::<u64>().ok());
     let Some(generation) = generation else {
-        return Found::Wrong(format!("GET {path} was answered {} by the proxy itself", answer.status()));
+        return Found::Wrong(format!(
+            "GET {path} was answered {} by the proxy itself",
+            answer.status
+        ));
     };
     if generation > after.generation {
         return Found::Overtaken;
@@ -112,16 +134,20 @@ fn judge(answer: &Response<Incoming>, after: &AppState, path: &str) -> Found {
     }
 }
 
-async fn ask(listener: &ListenAddress, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, String> {
+async fn ask(listener: &ListenAddress, request: Request<Empty<Bytes>>) -> Result<response::Parts, String> {
     let unreachable = |error: &dyn std::fmt::Display| format!("our own listener {listener}: {error}");
     let stream = match listener {
         ListenAddress::Tcp(address) => {
-            let stream = TcpStream::connect(reachable(*address)).await.map_err(|error| unreachable(&error))?;
+            let stream = TcpStream::connect(reachable(*address))
+                .await
+                .map_err(|error| unreachable(&error))?;
             Stream::tcp(stream).map_err(|error| unreachable(&error))?
         }
-        ListenAddress::Unix(path) => {
-            Stream::unix(UnixStream::connect(path).await.map_err(|error| unreachable(&error))?)
-        }
+        ListenAddress::Unix(path) => Stream::unix(
+            UnixStream::connect(path)
+                .await
+                .map_err(|error| unreachable(&error))?,
+        ),
     };
     let (io, _) = Io::new(stream);
     let (mut sender, connection) = http1::handshake(io).await.map_err(|error| unreachable(&error))?;
@@ -130,8 +156,17 @@ async fn ask(listener: &ListenAddress, request: Request<Empty<Bytes>>) -> Result
         let _ = connection.await;
     });
     let answer = sender.send_request(request).await.map_err(|error| unreachable(&error));
+    let head = match answer {
+        Ok(answer) => {
+            let (head, body) = answer.into_parts();
+            // Read to the end, so that it ends as any request; a large health page is let go.
+            let _ = Limited::new(body, BODY_MAX).collect().await;
+            Ok(head)
+        }
+        Err(error) => Err(error),
+    };
     driver.abort();
-    answer
+    head
 }
 
 /// A listener on every address is reached over loopback.

@@ -27,7 +27,7 @@ impl Deadline {
 
     /// Ready once `deadline` has passed.
     ///
-    /// The waker is registered once, so a timer that changes tasks must be told by [`Deadline::moved`].
+    /// The waker is registered once, so a timer belongs to one task for its life.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         if deadline < self.armed {
             self.arm(deadline);
@@ -45,11 +45,6 @@ impl Deadline {
             }
             self.arm(deadline);
         }
-    }
-
-    /// The next poll comes from another task.
-    pub(super) fn moved(&mut self) {
-        self.registered = false;
     }
 
     fn arm(&mut self, at: Instant) {

@@ -73,11 +73,6 @@ impl Exchange {
         })
     }
 
-    /// When the head came.
-    pub(super) fn started(&self) -> Instant {
-        self.start
-    }
-
     /// A lane was chosen and an endpoint claimed; on a second try this replaces the first.
     pub(super) fn claimed(&self, lane: &Arc<Lane>, claim: Claim) {
         *self.claim.borrow_mut() = Some(claim);

@@ -223,7 +223,11 @@ fn decide(
             Some(proof) => table.named(&proof.app, &proof.service),
         };
         let (app, service) = found.ok_or(ProxyError::NoRoute)?;
-        let special = if proof.is_some() { Special::Verify } else { Special::None };
+        let special = if proof.is_some() {
+            Special::Verify
+        } else {
+            Special::None
+        };
         let undecided = || {
             if let Some(cells) = service.undecided.workers.get(worker.index) {
                 exchange.undecided(cells, &app.name, &service.name);

@@ -29,16 +29,17 @@ pub(super) const X_CUTOVER_GENERATION: HeaderName = HeaderName::from_static("x-c
 
 /// Who is at the other end of a client connection.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub struct Peer {
     /// The address; `None` over a Unix socket.
-    pub(super) ip: Option<IpAddr>,
+    pub ip: Option<IpAddr>,
     /// The address as a header value, made once a connection. `unix:` over a Unix socket, as nginx says it.
-    pub(super) text: HeaderValue,
+    pub text: HeaderValue,
 }
 
 impl Peer {
     /// A client at this address.
-    pub(super) fn new(ip: Option<IpAddr>) -> Self {
+    #[must_use]
+    pub fn new(ip: Option<IpAddr>) -> Self {
         let ip = ip.map(|ip| ip.to_canonical());
         let text = ip.and_then(|ip| HeaderValue::try_from(ip.to_string()).ok());
         Self {
@@ -49,7 +50,8 @@ impl Peer {
 
     /// Whether what it says of other clients is believed. A Unix socket's peer is on this machine, but it is
     /// believed only where somebody wrote so, and there is no way to write it: not.
-    pub(super) fn is_trusted(&self, trusted: &[Network]) -> bool {
+    #[must_use]
+    pub fn is_trusted(&self, trusted: &[Network]) -> bool {
         self.ip
             .is_some_and(|ip| trusted.iter().any(|network| network.contains(ip)))
     }
@@ -58,7 +60,7 @@ impl Peer {
 /// Remove what is meant for one connection only (RFC 9110 §7.6.1), with the fields that `Connection` names.
 ///
 /// `Trailer` stays: it announces fields that are passed on. `TE` stays as `trailers` if the client takes them.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         strip_named(headers);
     }
@@ -107,7 +109,7 @@ fn names(value: &HeaderValue) -> impl Iterator<Item = &str> {
 }
 
 /// Make a client's head fit for the app.
-pub(super) fn prepare_request(
+pub fn prepare_request(
     headers: &mut HeaderMap,
     rules: &Headers,
     peer: &Peer,
@@ -191,7 +193,7 @@ fn nearest_stranger(chain: &str, trusted: &[Network]) -> Option<IpAddr> {
 }
 
 /// Make an app's head fit for the client.
-pub(super) fn prepare_response(headers: &mut HeaderMap, rules: &Headers) {
+pub fn prepare_response(headers: &mut HeaderMap, rules: &Headers) {
     strip_hop_by_hop(headers);
     apply(headers, &rules.response_remove, &rules.response_set);
 }

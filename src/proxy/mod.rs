@@ -8,10 +8,10 @@ mod deadline;
 mod error;
 mod exchange;
 mod forward;
-mod headers;
+pub mod headers;
 mod listener;
 mod reply;
-mod request_id;
+pub mod request_id;
 mod worker;
 
 pub use listener::{BindError, Listener, bind};

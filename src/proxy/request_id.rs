@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 /// A worker's source of ids.
 #[derive(Debug)]
-pub(super) struct RequestIds {
+pub struct RequestIds {
     /// Random in each process and worker.
     prefix: u64,
     next: Cell<u64>,
@@ -16,9 +16,16 @@ pub(super) struct RequestIds {
 /// Ids from elsewhere longer than this are replaced.
 const ACCEPTED_MAX: usize = 128;
 
+impl Default for RequestIds {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl RequestIds {
     /// A source seeded from the system's randomness.
-    pub(super) fn new() -> Self {
+    #[must_use]
+    pub fn new() -> Self {
         let random = || RandomState::new().hash_one(std::process::id());
         Self {
             prefix: random(),
@@ -27,7 +34,7 @@ impl RequestIds {
     }
 
     /// A new id.
-    pub(super) fn next(&self) -> HeaderValue {
+    pub fn next(&self) -> HeaderValue {
         let count = self.next.replace(self.next.get().wrapping_add(1));
         let mut text = [0; 32];
         hex(self.prefix, &mut text[..16]);

@@ -186,9 +186,17 @@ impl Worker {
 
     /// The proof that a request is part of, by the value of its header: `SECRET APP SERVICE`.
     pub(super) fn proof(&self, header: Option<&HeaderValue>) -> Option<Proof> {
-        let rest = header?.as_bytes().strip_prefix(self.shared.verify_secret.as_bytes())?;
-        let (app, service) = std::str::from_utf8(rest).ok()?.strip_prefix(' ')?.split_once(' ')?;
-        Some(Proof { app: app.to_owned(), service: service.to_owned() })
+        let rest = header?
+            .as_bytes()
+            .strip_prefix(self.shared.verify_secret.as_bytes())?;
+        let (app, service) = std::str::from_utf8(rest)
+            .ok()?
+            .strip_prefix(' ')?
+            .split_once(' ')?;
+        Some(Proof {
+            app: app.to_owned(),
+            service: service.to_owned(),
+        })
     }
 
     /// Whether some app still lets requests wait in this room.

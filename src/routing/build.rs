@@ -65,7 +65,7 @@ pub fn rebuild(
     let hold = state.hold.map(|hold| {
         before
             .and_then(|app| app.hold.clone())
-            .unwrap_or_else(|| HoldQueue::new(HoldQueue::BOUND, now + hold.max))
+            .unwrap_or_else(|| HoldQueue::new(HoldQueue::BOUND, now + hold.max + HoldQueue::MARGIN))
     });
     let services = config
         .services
@@ -216,7 +216,12 @@ fn build_pool(
     resolved: &Resolved,
     carried: &mut Carried,
 ) -> Pool {
-    let AppInput { config: app, state, endpoints, .. } = input;
+    let AppInput {
+        config: app,
+        state,
+        endpoints,
+        ..
+    } = input;
     let of_color = &state.colors[color];
     let open = state.share(color) > 0 && state.hold.is_none() && !of_color.drained;
     let none = Vec::new();

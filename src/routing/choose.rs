@@ -66,7 +66,11 @@ pub fn choose(
     special: Special,
 ) -> Result<Choice, Unavailable> {
     let choice = choose_with(app, service, worker, path, special, || next_bucket(app, worker));
-    if let Ok(Choice { why: Why::Spilled { .. }, .. }) = choice {
+    if let Ok(Choice {
+        why: Why::Spilled { .. },
+        ..
+    }) = choice
+    {
         app.spilled.fetch_add(1, Relaxed);
     }
     choice
@@ -153,5 +157,7 @@ fn next_bucket(app: &AppRoute, worker: usize) -> u32 {
 /// The bucket that a worker would draw next, left where it is.
 #[must_use]
 pub fn peek_bucket(app: &AppRoute, worker: usize) -> u32 {
-    app.phases.get(worker).map_or(0, |point| Phase::at(point.get()).next_bucket())
+    app.phases
+        .get(worker)
+        .map_or(0, |point| Phase::at(point.get()).next_bucket())
 }

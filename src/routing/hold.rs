@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The waiting room of one hold of one app: bounded over the whole process. Waiting requests hold no claim and
 /// their bodies are unread.
@@ -17,6 +17,9 @@ pub struct HoldQueue {
 impl HoldQueue {
     /// Requests that may wait when nothing else is configured.
     pub const BOUND: usize = 1_000;
+
+    /// How much longer than the hold a request waits: the release at its limit has to reach it first.
+    pub const MARGIN: Duration = Duration::from_secs(2);
 
     /// An empty room for at most `bound` requests.
     #[must_use]

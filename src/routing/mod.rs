@@ -10,6 +10,8 @@ mod hold;
 mod matcher;
 mod publish;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use build::{AppInput, Built, Fixed, Resolved, gates, matcher, rebuild, with_app};
 pub use choose::{Choice, Special, Unavailable, Why, choose, choose_with, peek_bucket};

@@ -248,9 +248,9 @@ impl Lane {
     pub fn pick(&self, ticket: usize, explicit: bool, tried: Option<u64>) -> Result<Claim, PickError> {
         let member = self.select(ticket, tried).ok_or(PickError::Empty)?;
         let gate = if explicit { &member.explicit } else { &member.open };
-        gate.as_ref()
-            .and_then(|gate| gate.claim(self.worker))
-            .ok_or(PickError::Closed)
+        // No gate is no permission; a closed one says that this table is no longer the newest.
+        let gate = gate.as_ref().ok_or(PickError::Empty)?;
+        gate.claim(self.worker).ok_or(PickError::Closed)
     }
 
     fn select(&self, ticket: usize, tried: Option<u64>) -> Option<&Member> {
