@@ -38,7 +38,7 @@ fn exit_0_done_and_already_so() {
     assert_eq!(site.admin().state().0, Color::Green);
     site.cli(&["status"]).expect(0).says(&["green", "web"]);
     site.cli(&["history"]).expect(0).says(&["switch", "rollback"]);
-    site.cli(&["check", "-c", site.config().to_str().unwrap()])
+    site.cli_plain(&["check", "-c", site.config().to_str().unwrap()])
         .expect(0);
     server.stop();
 }
@@ -64,7 +64,7 @@ fn exit_2_usage() {
     for (args, word) in [
         (&["swich", "green"][..], "switch"),
         (&["switch", "gren"], "green"),
-        (&["switch"], "blue"),
+        (&["switch"], "<TO>"),
         (&["weight", "green=lots"], "green=lots"),
         (&["run", "--no-such-flag"], "--no-such-flag"),
     ] {
