@@ -269,7 +269,7 @@ impl App {
             on_reload: reread_tokens(self.doors.tokens()),
         };
         let (control, handle) = Control::start(parts).await;
-        let plane = proxy::start(&shared, &self.listeners).map_err(system("starting the workers"))?;
+        let plane = proxy::start(&shared, self.listeners).map_err(system("starting the workers"))?;
         let names = addresses.iter().map(ToString::to_string).collect();
         let dropped = self.log.dropped();
         let apps = Box::new(move || crate::control::gauges(&published));
@@ -298,7 +298,6 @@ impl App {
             &plane,
         )
         .await;
-        drop(self.listeners);
         close_doors.request();
         // The doors end within seconds by themselves; an error there is said and ends nothing else.
         match doors.await {
@@ -407,6 +406,7 @@ async fn stopped(
         if settles {
             tokio::time::sleep(SETTLE.min(grace)).await;
         }
+        plane.close_listeners();
         phase.send_replace(Phase::Closing);
         while !plane.is_finished() && begun.elapsed() < grace {
             tokio::time::sleep(LOOK).await;

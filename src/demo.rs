@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,6 +20,7 @@ use crate::app::{App, RunError, Source, Until};
 use crate::config::{self, ListenAddress};
 use crate::metrics::ops;
 use crate::rollout::Color;
+use crate::shutdown;
 
 /// Between two requests of the live line.
 const BEAT: Duration = Duration::from_millis(100);
@@ -44,16 +44,35 @@ pub fn run(out: &mut (dyn Write + Send)) -> Result<(), RunError> {
         return Err(RunError::Log("the demo listens on TCP".to_owned()));
     };
     introduce(out, &app, proxy, blue, green).map_err(system("writing to the terminal"))?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let outcome = std::thread::scope(|scope| {
+    let (end, told) = shutdown::channel();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
         let live = scope.spawn(|| live_line(out, proxy, &stop));
-        let outcome = app.run(Until::Signal);
-        stop.store(true, Relaxed);
-        // The live line ends within a beat; what it could not write is of no use to anybody now.
-        let _ = live.join();
-        outcome
-    });
-    outcome
+        scope.spawn(|| {
+            if let Err(error) = wait_for_signal() {
+                tracing::error!(%error, "no signals can be had; the demo ends now");
+            }
+            // The live line first: what it asks while the proxy goes down would look like a failure.
+            stop.store(true, Relaxed);
+            let _ = live.join();
+            end.request();
+        });
+        app.run(Until::Told(told))
+    })
+}
+
+/// Wait for Ctrl-C or SIGTERM.
+fn wait_for_signal() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let (mut interrupt, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = term.recv() => {}
+        }
+        Ok(())
+    })
 }
 
 /// The demo's state directory, removed at the end.

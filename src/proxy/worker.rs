@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -59,30 +59,40 @@ pub struct Shared {
 #[derive(Debug)]
 pub struct Plane {
     threads: Vec<JoinHandle<()>>,
+    listeners: Arc<Mutex<Vec<Listener>>>,
 }
 
 /// Start a worker for each set of cells in the registry.
 ///
 /// # Errors
 /// A thread or a handle on a listener could not be had.
-pub fn start(shared: &Arc<Shared>, listeners: &[Listener]) -> io::Result<Plane> {
+pub fn start(shared: &Arc<Shared>, listeners: Vec<Listener>) -> io::Result<Plane> {
+    let listeners = Arc::new(Mutex::new(listeners));
     let spawn = |index: usize| {
-        let handles = listeners
-            .iter()
-            .map(Listener::handle)
-            .collect::<io::Result<Vec<_>>>()?;
-        let shared = Arc::clone(shared);
+        let first = handles(&listeners)?;
+        let (shared, listeners) = (Arc::clone(shared), Arc::clone(&listeners));
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || keep_running(index, &shared, &handles))
+            .spawn(move || keep_running(index, &shared, &listeners, first))
     };
     let count = shared.registry.worker_cells.len();
-    Ok(Plane {
-        threads: (0..count).map(spawn).collect::<io::Result<_>>()?,
-    })
+    let threads = (0..count).map(spawn).collect::<io::Result<_>>()?;
+    Ok(Plane { threads, listeners })
+}
+
+/// A handle on each listener, for one worker.
+fn handles(listeners: &Mutex<Vec<Listener>>) -> io::Result<Vec<Listener>> {
+    listeners.lock().unwrap_or_else(PoisonError::into_inner).iter().map(Listener::handle).collect()
 }
 
 impl Plane {
+    /// Let go of the handles that were kept for workers to be started again. To be called before the phase becomes
+    /// [`Phase::Closing`]: the workers' own handles are then the last, and a worker closes its own only when it
+    /// has found the queue empty. A handle kept here would go on queueing clients that nobody accepts.
+    pub fn close_listeners(&self) {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Wait until every worker has finished; the phase tells them when.
     pub fn join(self) {
         for thread in self.threads {
@@ -99,13 +109,10 @@ impl Plane {
 }
 
 /// A worker that dies is started again with its index: its claims were released by the fall, its cells remain.
-fn keep_running(index: usize, shared: &Arc<Shared>, listeners: &[Listener]) {
+fn keep_running(index: usize, shared: &Arc<Shared>, listeners: &Mutex<Vec<Listener>>, first: Vec<Listener>) {
+    let mut next = Ok(first);
     loop {
-        let handles = listeners
-            .iter()
-            .map(Listener::handle)
-            .collect::<io::Result<Vec<_>>>();
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(index, shared, handles?)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| run(index, shared, next?)));
         match outcome {
             Ok(Ok(())) => return,
             Ok(Err(error)) => tracing::error!(worker = index, %error, "worker failed; starting it again"),
@@ -115,6 +122,7 @@ fn keep_running(index: usize, shared: &Arc<Shared>, listeners: &[Listener]) {
             return;
         }
         std::thread::sleep(TICK);
+        next = handles(listeners);
     }
 }
 
