@@ -155,7 +155,8 @@ fn without_a_file_run_takes_flags() {
         .unwrap();
     let outcome = std::panic::catch_unwind(|| {
         let answer = eventually("it serves", PATIENCE, || {
-            Client::connect(site.address()).ok()?.get("/").ok()
+            let answer = Client::connect(site.address()).ok()?.get("/").ok()?;
+            (answer.status == 200).then_some(answer)
         });
         assert_eq!(answer.json()["color"], "blue");
         let switch = || crate::server::cli_in(site.path(), &["switch", "green"]);
