@@ -124,7 +124,8 @@ impl Source {
         match origin {
             Origin::File(path) => Self::file(path),
             Origin::Flags { listen, blue, green } => {
-                let config = config::from_flags(listen, blue, green, &environment).map_err(RunError::Config)?;
+                let config =
+                    config::from_flags(listen, blue, green, &environment).map_err(RunError::Config)?;
                 Ok(Self { config, file: None })
             }
         }

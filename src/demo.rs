@@ -64,7 +64,9 @@ pub fn run(out: &mut (dyn Write + Send)) -> Result<(), RunError> {
 /// Wait for Ctrl-C or SIGTERM.
 fn wait_for_signal() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let (mut interrupt, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         tokio::select! {
@@ -110,14 +112,22 @@ fn introduce(
     blue: SocketAddr,
     green: SocketAddr,
 ) -> io::Result<()> {
-    let program = std::env::current_exe().map_or_else(|_| "cutover".to_owned(), |path| path.display().to_string());
+    let program =
+        std::env::current_exe().map_or_else(|_| "cutover".to_owned(), |path| path.display().to_string());
     writeln!(out, "cutover demo\n")?;
-    writeln!(out, "  proxy  http://{proxy}     blue  http://{blue}     green  http://{green}")?;
+    writeln!(
+        out,
+        "  proxy  http://{proxy}     blue  http://{blue}     green  http://{green}"
+    )?;
     if let Some(address) = app.admin_address() {
         writeln!(out, "  metrics  http://{address}/metrics")?;
     }
     writeln!(out, "\nType these in another terminal:\n")?;
-    writeln!(out, "  export CUTOVER_ADMIN=unix:{}", app.admin_socket().display())?;
+    writeln!(
+        out,
+        "  export CUTOVER_ADMIN=unix:{}",
+        app.admin_socket().display()
+    )?;
     for (command, what) in [
         ("status", "what is active, and whether a rollback is ready"),
         ("switch green", "move all traffic; the answer is a promise"),
@@ -127,7 +137,10 @@ fn introduce(
     ] {
         writeln!(out, "  {program} {command:<16} # {what}")?;
     }
-    writeln!(out, "  curl -i http://{proxy}/\n\nCtrl-C ends it. Who answers now:\n")?;
+    writeln!(
+        out,
+        "  curl -i http://{proxy}/\n\nCtrl-C ends it. Who answers now:\n"
+    )?;
     out.flush()
 }
 
@@ -154,7 +167,10 @@ fn live_line(out: &mut dyn Write, proxy: SocketAddr, stop: &AtomicBool) -> io::R
             if recent.chars().count() > 40 {
                 recent.remove(0);
             }
-            write!(out, "\r\x1b[2K  {recent}  {who}  ({asked} requests, {failed} failed)")?;
+            write!(
+                out,
+                "\r\x1b[2K  {recent}  {who}  ({asked} requests, {failed} failed)"
+            )?;
             out.flush()?;
         } else if who != last {
             writeln!(out, "  {who}  ({asked} requests, {failed} failed)")?;
@@ -169,7 +185,10 @@ fn live_line(out: &mut dyn Write, proxy: SocketAddr, stop: &AtomicBool) -> io::R
 fn ask(proxy: SocketAddr) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&proxy, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    write!(stream, "GET / HTTP/1.1\r\nhost: {proxy}\r\nconnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET / HTTP/1.1\r\nhost: {proxy}\r\nconnection: close\r\n\r\n"
+    )?;
     let mut reader = BufReader::new(stream.take(64 * 1024));
     let mut status = String::new();
     reader.read_line(&mut status)?;
@@ -187,16 +206,20 @@ fn start_color(color: Color) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let _: JoinHandle<()> = std::thread::Builder::new().name(format!("demo-{color}")).spawn(move || {
-        if let Err(error) = serve_color(color, listener) {
-            tracing::error!(%color, %error, "the demo's app failed");
-        }
-    })?;
+    let _: JoinHandle<()> = std::thread::Builder::new()
+        .name(format!("demo-{color}"))
+        .spawn(move || {
+            if let Err(error) = serve_color(color, listener) {
+                tracing::error!(%color, %error, "the demo's app failed");
+            }
+        })?;
     Ok(address)
 }
 
 fn serve_color(color: Color, listener: TcpListener) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         loop {

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::ask::{Ask, Intent, Outcome, Refusal, Verify, Wanted};
-use super::controller::{Committed, Controller, Insistence, file_endpoints, itself};
+use super::ask::{Ask, Intent, Outcome, Refusal, Verify};
+use super::controller::{Committed, Controller, Insistence, itself};
 use super::gate::Judged;
+use super::plan::{change_of, command, needs_gate, outcome, target_of, verb, with_probes};
+use super::publish::file_endpoints;
 use super::view::EventKind;
 use crate::config::parse_endpoint;
 use crate::metrics::SwitchResult;
-use crate::rollout::{
-    self, Actor, AppState, Change, Color, Command, HealthFacts, Transition, Trigger, Weight,
-};
+use crate::rollout::{self, AppState, Change, Color, Command, HealthFacts, Transition, Trigger, Weight};
 
 /// The longest hold that may be asked for: held clients give up long before.
 const HOLD_MAX: Duration = Duration::from_secs(600);
@@ -433,113 +433,5 @@ struct Operation {
 impl Drop for Operation {
     fn drop(&mut self) {
         let _ = self.controller.with_slot(&self.app, |slot| slot.operation = None);
-    }
-}
-
-fn target_of(intent: &Intent, state: &AppState) -> (Color, bool) {
-    match intent {
-        Intent::Switch {
-            to: Wanted::Color(color),
-            force,
-        } => (*color, *force),
-        Intent::Switch {
-            to: Wanted::Standby,
-            force,
-        }
-        | Intent::Weight { force, .. } => (state.standby(), *force),
-        _ => (state.standby(), false),
-    }
-}
-
-/// Probing takes time; what moves nothing towards a color needs none.
-fn needs_gate(intent: &Intent, state: &AppState, target: Color) -> bool {
-    match intent {
-        Intent::Switch { .. } => target != state.active,
-        Intent::Weight { color, percent, .. } if *percent <= 100 => {
-            let share = if *color == state.active {
-                100 - percent
-            } else {
-                *percent
-            };
-            share > state.weight.percent()
-        }
-        _ => false,
-    }
-}
-
-fn change_of(intent: &Intent, state: &AppState, facts: HealthFacts) -> Change {
-    let (to, force) = target_of(intent, state);
-    match intent {
-        Intent::Weight {
-            color,
-            percent,
-            force,
-        } => Change::Weight {
-            color: *color,
-            percent: *percent,
-            facts,
-            force: *force,
-        },
-        _ => Change::Switch { to, facts, force },
-    }
-}
-
-fn command(app: &str, ask: &Ask, change: Change) -> Command {
-    Command {
-        app: app.to_owned(),
-        change,
-        expect_generation: ask.expect_generation,
-        by: Actor {
-            name: ask.by.name.clone(),
-            trigger: ask.by.trigger,
-        },
-        reason: ask.reason.clone(),
-        idempotency_key: ask.idempotency_key.clone(),
-    }
-}
-
-fn with_probes(refusal: Refusal, judged: &Judged) -> Refusal {
-    match refusal {
-        Refusal::Unhealthy { color, active, .. } => Refusal::Unhealthy {
-            color,
-            active,
-            probes: judged.probes.clone(),
-        },
-        other => other,
-    }
-}
-
-fn outcome(
-    app: &str,
-    ask: &Ask,
-    committed: &Committed,
-    verify: Option<Verify>,
-    warnings: Vec<String>,
-) -> Outcome {
-    Outcome {
-        app: app.to_owned(),
-        verb: verb(&ask.intent),
-        changed: committed.applied.is_some(),
-        dry_run: ask.dry_run,
-        generation: committed.after.generation,
-        active: committed.after.active,
-        from: committed.before.active,
-        weight: committed.after.weight.percent(),
-        verify,
-        warnings,
-        repeated: false,
-    }
-}
-
-fn verb(intent: &Intent) -> &'static str {
-    match intent {
-        Intent::Switch { .. } => "switch",
-        Intent::Rollback { .. } => "rollback",
-        Intent::Weight { .. } => "weight",
-        Intent::Drain { .. } => "drain",
-        Intent::Hold { .. } => "hold",
-        Intent::Release => "release",
-        Intent::Maintenance(_) => "maintenance",
-        Intent::SetEndpoints { .. } => "endpoints",
     }
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::ask::{Ask, Intent, Refusal, Wanted};
-use super::controller::{Controller, Insistence, Slot, file_endpoints};
+use super::controller::{Controller, Insistence, Slot};
 use super::handle::Reloaded;
+use super::publish::file_endpoints;
 use super::view::EventKind;
 use crate::config::{self, Changed, Config};
 use crate::rollout::{Actor, AppState, ByColor, Change, Color, Command};

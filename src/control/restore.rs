@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::controller::{Controller, Insistence, Slot, file_endpoints, itself};
+use super::controller::{Controller, Insistence, Slot, itself};
+use super::publish::file_endpoints;
 use super::view::HistoryEntry;
 use crate::config::{self, Initial};
 use crate::rollout::{AppState, ByColor, Change, Color, Command, Trigger};
@@ -240,7 +241,7 @@ fn line_of(entry: &store::Entry, from: Option<Color>) -> HistoryEntry {
     let (verb, detail) = match &entry.event {
         Event::First => ("first start", String::new()),
         Event::Restored { note } => ("restored", note.clone()),
-        Event::Changed(applied) => (applied.verb(), super::controller::detail(*applied, &entry.state)),
+        Event::Changed(applied) => (applied.verb(), super::record::detail(*applied, &entry.state)),
         Event::Outcome { .. } => ("outcome", String::new()),
     };
     HistoryEntry {

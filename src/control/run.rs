@@ -134,7 +134,9 @@ impl Controller {
         let Some(after) = after else { return Vec::new() };
         let past = self.past_events.borrow();
         // By place, because events that are no changes have no id.
-        let seen = past.iter().rposition(|event| event.id.is_some_and(|id| id <= after));
+        let seen = past
+            .iter()
+            .rposition(|event| event.id.is_some_and(|id| id <= after));
         past.iter().skip(seen.map_or(0, |at| at + 1)).cloned().collect()
     }
 
@@ -172,7 +174,7 @@ impl Controller {
             let apps = self.apps.borrow();
             let uses = |name: &String, slot: &super::controller::Slot| {
                 config.apps.get(name).is_some_and(|of| {
-                    let endpoints = super::controller::effective_endpoints(of, &slot.state);
+                    let endpoints = super::publish::effective_endpoints(of, &slot.state);
                     endpoints
                         .iter()
                         .any(|(_, by)| by.values().flatten().any(|used| *used == address))

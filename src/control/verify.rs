@@ -155,7 +155,10 @@ async fn ask(listener: &ListenAddress, request: Request<Empty<Bytes>>) -> Result
         // Its error is the request's error.
         let _ = connection.await;
     });
-    let answer = sender.send_request(request).await.map_err(|error| unreachable(&error));
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(|error| unreachable(&error));
     let head = match answer {
         Ok(answer) => {
             let (head, body) = answer.into_parts();

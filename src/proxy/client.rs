@@ -1,6 +1,6 @@
 //! One client connection: hyper parses it, this bounds it in time and ends it well.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,7 +42,8 @@ pub(super) struct Client {
     phase: Cell<Phase>,
     watch: Arc<Watch>,
     socket: Socket,
-    waker: Cell<Option<Waker>>,
+    /// The task's waker, for [`Client::dismiss`]: an idle connection is polled by nobody else.
+    waker: OnceCell<Waker>,
     /// The shutdown's linger is over: if idle, go.
     dismissed: Cell<bool>,
     /// The request's body is through: nobody reads the socket until the answer is done.
@@ -75,8 +76,8 @@ impl Client {
     /// Close it now if it is between two requests. For the end of a shutdown's linger.
     pub(super) fn dismiss(&self) {
         self.dismissed.set(true);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
         }
     }
 
@@ -142,7 +143,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Peer) {
         phase: Cell::new(Phase::Head(Instant::now())),
         watch,
         socket,
-        waker: Cell::new(None),
+        waker: OnceCell::new(),
         dismissed: Cell::new(false),
         upload_done: Cell::new(false),
     });
@@ -154,12 +155,8 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Peer) {
     let mut connection = builder(&limits).serve_connection(io, service);
     let mut timer = Deadline::new(Instant::now() + limits.client_header_timeout);
     let mut blocked = None;
-    let mut known = false;
     let end = std::future::poll_fn(|cx| {
-        // Once: a task keeps its waker, and an idle connection is not polled again before it is dismissed.
-        if !std::mem::replace(&mut known, true) {
-            client.waker.set(Some(cx.waker().clone()));
-        }
+        client.waker.get_or_init(|| cx.waker().clone());
         if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(End::Served(result));
         }

@@ -82,7 +82,12 @@ pub fn start(shared: &Arc<Shared>, listeners: Vec<Listener>) -> io::Result<Plane
 
 /// A handle on each listener, for one worker.
 fn handles(listeners: &Mutex<Vec<Listener>>) -> io::Result<Vec<Listener>> {
-    listeners.lock().unwrap_or_else(PoisonError::into_inner).iter().map(Listener::handle).collect()
+    listeners
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter()
+        .map(Listener::handle)
+        .collect()
 }
 
 impl Plane {
@@ -90,7 +95,10 @@ impl Plane {
     /// [`Phase::Closing`]: the workers' own handles are then the last, and a worker closes its own only when it
     /// has found the queue empty. A handle kept here would go on queueing clients that nobody accepts.
     pub fn close_listeners(&self) {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// Wait until every worker has finished; the phase tells them when.
