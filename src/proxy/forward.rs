@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant as StdInstant;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
+};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -44,7 +46,11 @@ pub(super) async fn forward(
     let was_http10 = head.version == Version::HTTP_10;
     // After a refusal it is the client's choice whether the body still comes (RFC 9110 §10.1.1): nothing may follow.
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
-    let mut response = match attempt(&worker, &serving.0, &exchange, head, body).await {
+    let outcome = match serving.0.front.redirect {
+        None => attempt(&worker, &serving.0, &exchange, head, body).await,
+        Some(status) => redirect(status, &exchange, &head).map_err(Failure::from),
+    };
+    let mut response = match outcome {
         Ok(response) => response,
         Err(Failure { error, message }) => {
             exchange.refused(error);
@@ -56,6 +62,13 @@ pub(super) async fn forward(
             response.map(|body| body.accounted(&exchange))
         }
     };
+    if let Some(hsts) = &serving.0.front.hsts {
+        // Two would be none (RFC 6797 §8.1), and the app knows better what it wants.
+        response
+            .headers_mut()
+            .entry(STRICT_TRANSPORT_SECURITY)
+            .or_insert_with(|| hsts.clone());
+    }
     if worker.stopping() {
         response
             .headers_mut()
@@ -98,6 +111,11 @@ async fn attempt(
 ) -> Result<Response<ReplyBody>, Failure> {
     let mut hosts = HostBuffer::new();
     let host = check_head(&head, &mut hosts)?;
+    if let Some(name) = &client.name
+        && !client.front.answers_for(name, host)
+    {
+        return Err(ProxyError::Misdirected.into());
+    }
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
     let mut tried = None;
     let mut tries = 0;
@@ -175,6 +193,32 @@ async fn attempt(
         return Err(ProxyError::BadAnswer.into());
     }
     Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
+}
+
+/// The same place, under https and its usual port.
+fn redirect(
+    status: StatusCode,
+    exchange: &Rc<Exchange>,
+    head: &http::request::Parts,
+) -> Result<Response<ReplyBody>, ProxyError> {
+    let mut hosts = HostBuffer::new();
+    let host = check_head(head, &mut hosts)?;
+    if host.is_empty() {
+        return Err(ProxyError::Malformed("no Host field to redirect by"));
+    }
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    // `OPTIONS *` has no path.
+    let target = if target.starts_with('/') { target } else { "/" };
+    let location = HeaderValue::try_from(format!("https://{host}{target}"))
+        .map_err(|_| ProxyError::Malformed("invalid target"))?;
+    exchange.redirected(status.as_u16());
+    let mut response = reply::redirect(status, location);
+    if head.headers.contains_key(EXPECT) {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response.map(|body| body.accounted(exchange)))
 }
 
 /// What hyper lets through and a proxy must not (RFC 9112 §3.2, RFC 9110 §7.2).

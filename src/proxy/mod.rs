@@ -8,6 +8,7 @@ mod deadline;
 mod error;
 mod exchange;
 mod forward;
+mod front;
 pub mod headers;
 mod listener;
 mod reply;

@@ -1,7 +1,7 @@
 //! The proxy's own answers: short, plain, never a stack.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use super::body::ReplyBody;
@@ -27,6 +27,19 @@ pub(super) fn refusal(error: ProxyError, message: Option<&str>) -> Response<Repl
     if error.closes() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    response
+}
+
+/// The answer that sends a client elsewhere.
+pub(super) fn redirect(status: StatusCode, location: HeaderValue) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::own(text(status, "this is served over https")));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(LOCATION, location);
     response
 }
 
