@@ -270,7 +270,7 @@ pub(super) struct Limits {
     /// Open client connections; 0 = from the file descriptor limit.
     #[schemars(range(min = 0, max = 10_000_000), extend("default" = 0))]
     pub(super) connections: Option<At<i64>>,
-    /// From accept to the first complete request head.
+    /// From accept to the first complete request head, TLS handshake included.
     #[schemars(extend("default" = "10s"))]
     pub(super) client_header_timeout: Option<At<DurationText>>,
     /// Between two requests of a connection.
