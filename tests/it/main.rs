@@ -14,3 +14,6 @@ mod headers;
 mod interim;
 mod lifecycle;
 mod limits;
+mod routing;
+
+
