@@ -16,4 +16,5 @@ mod lifecycle;
 mod limits;
 mod routing;
 
-
+mod smuggling;
+mod upstream;
