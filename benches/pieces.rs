@@ -23,7 +23,11 @@ fn matcher(count: usize) -> Matcher {
     for app in 0..count / 2 {
         let hosts = [HostPattern::Exact(format!("app{app}.example.com"))];
         matcher.add(&hosts, &PathMatch::Prefix("/".into()), Place { app, service: 0 });
-        matcher.add(&hosts, &PathMatch::Prefix("/api".into()), Place { app, service: 1 });
+        matcher.add(
+            &hosts,
+            &PathMatch::Prefix("/api".into()),
+            Place { app, service: 1 },
+        );
     }
     matcher
 }
@@ -44,7 +48,9 @@ fn routing(c: &mut Criterion) {
 fn split(c: &mut Criterion) {
     let weight = Weight::candidate(10).unwrap();
     let mut phase = Phase::of_worker(0, 2);
-    c.bench_function("split", |b| b.iter(|| is_candidate(phase.next_bucket(), black_box(weight))));
+    c.bench_function("split", |b| {
+        b.iter(|| is_candidate(phase.next_bucket(), black_box(weight)))
+    });
 }
 
 fn claim(c: &mut Criterion) {
@@ -91,7 +97,9 @@ fn headers(c: &mut Criterion) {
             headers
         });
     });
-    c.bench_function("request head: the copy alone", |b| b.iter(|| black_box(request.clone())));
+    c.bench_function("request head: the copy alone", |b| {
+        b.iter(|| black_box(request.clone()))
+    });
     let mut response = HeaderMap::new();
     response.insert("content-type", HeaderValue::from_static("text/html"));
     response.insert("content-length", HeaderValue::from_static("128"));

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,6 +20,7 @@ use crate::app::{App, RunError, Source, Until};
 use crate::config::{self, ListenAddress};
 use crate::metrics::ops;
 use crate::rollout::Color;
+use crate::shutdown;
 
 /// Between two requests of the live line.
 const BEAT: Duration = Duration::from_millis(100);
@@ -44,16 +44,37 @@ pub fn run(out: &mut (dyn Write + Send)) -> Result<(), RunError> {
         return Err(RunError::Log("the demo listens on TCP".to_owned()));
     };
     introduce(out, &app, proxy, blue, green).map_err(system("writing to the terminal"))?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let outcome = std::thread::scope(|scope| {
+    let (end, told) = shutdown::channel();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
         let live = scope.spawn(|| live_line(out, proxy, &stop));
-        let outcome = app.run(Until::Signal);
-        stop.store(true, Relaxed);
-        // The live line ends within a beat; what it could not write is of no use to anybody now.
-        let _ = live.join();
-        outcome
-    });
-    outcome
+        scope.spawn(|| {
+            if let Err(error) = wait_for_signal() {
+                tracing::error!(%error, "no signals can be had; the demo ends now");
+            }
+            // The live line first: what it asks while the proxy goes down would look like a failure.
+            stop.store(true, Relaxed);
+            let _ = live.join();
+            end.request();
+        });
+        app.run(Until::Told(told))
+    })
+}
+
+/// Wait for Ctrl-C or SIGTERM.
+fn wait_for_signal() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let (mut interrupt, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = term.recv() => {}
+        }
+        Ok(())
+    })
 }
 
 /// The demo's state directory, removed at the end.
@@ -91,14 +112,22 @@ fn introduce(
     blue: SocketAddr,
     green: SocketAddr,
 ) -> io::Result<()> {
-    let program = std::env::current_exe().map_or_else(|_| "cutover".to_owned(), |path| path.display().to_string());
+    let program =
+        std::env::current_exe().map_or_else(|_| "cutover".to_owned(), |path| path.display().to_string());
     writeln!(out, "cutover demo\n")?;
-    writeln!(out, "  proxy  http://{proxy}     blue  http://{blue}     green  http://{green}")?;
+    writeln!(
+        out,
+        "  proxy  http://{proxy}     blue  http://{blue}     green  http://{green}"
+    )?;
     if let Some(address) = app.admin_address() {
         writeln!(out, "  metrics  http://{address}/metrics")?;
     }
     writeln!(out, "\nType these in another terminal:\n")?;
-    writeln!(out, "  export CUTOVER_ADMIN=unix:{}", app.admin_socket().display())?;
+    writeln!(
+        out,
+        "  export CUTOVER_ADMIN=unix:{}",
+        app.admin_socket().display()
+    )?;
     for (command, what) in [
         ("status", "what is active, and whether a rollback is ready"),
         ("switch green", "move all traffic; the answer is a promise"),
@@ -108,7 +137,10 @@ fn introduce(
     ] {
         writeln!(out, "  {program} {command:<16} # {what}")?;
     }
-    writeln!(out, "  curl -i http://{proxy}/\n\nCtrl-C ends it. Who answers now:\n")?;
+    writeln!(
+        out,
+        "  curl -i http://{proxy}/\n\nCtrl-C ends it. Who answers now:\n"
+    )?;
     out.flush()
 }
 
@@ -135,7 +167,10 @@ fn live_line(out: &mut dyn Write, proxy: SocketAddr, stop: &AtomicBool) -> io::R
             if recent.chars().count() > 40 {
                 recent.remove(0);
             }
-            write!(out, "\r\x1b[2K  {recent}  {who}  ({asked} requests, {failed} failed)")?;
+            write!(
+                out,
+                "\r\x1b[2K  {recent}  {who}  ({asked} requests, {failed} failed)"
+            )?;
             out.flush()?;
         } else if who != last {
             writeln!(out, "  {who}  ({asked} requests, {failed} failed)")?;
@@ -150,7 +185,10 @@ fn live_line(out: &mut dyn Write, proxy: SocketAddr, stop: &AtomicBool) -> io::R
 fn ask(proxy: SocketAddr) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&proxy, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    write!(stream, "GET / HTTP/1.1\r\nhost: {proxy}\r\nconnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET / HTTP/1.1\r\nhost: {proxy}\r\nconnection: close\r\n\r\n"
+    )?;
     let mut reader = BufReader::new(stream.take(64 * 1024));
     let mut status = String::new();
     reader.read_line(&mut status)?;
@@ -168,16 +206,20 @@ fn start_color(color: Color) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let _: JoinHandle<()> = std::thread::Builder::new().name(format!("demo-{color}")).spawn(move || {
-        if let Err(error) = serve_color(color, listener) {
-            tracing::error!(%color, %error, "the demo's app failed");
-        }
-    })?;
+    let _: JoinHandle<()> = std::thread::Builder::new()
+        .name(format!("demo-{color}"))
+        .spawn(move || {
+            if let Err(error) = serve_color(color, listener) {
+                tracing::error!(%color, %error, "the demo's app failed");
+            }
+        })?;
     Ok(address)
 }
 
 fn serve_color(color: Color, listener: TcpListener) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         loop {

@@ -36,6 +36,7 @@ pub struct Io<S> {
 #[derive(Debug, Default)]
 pub struct Watch {
     read: AtomicU64,
+    written: AtomicU64,
     blocked: AtomicBool,
 }
 
@@ -43,6 +44,19 @@ impl Watch {
     /// Bytes read so far.
     pub fn bytes_read(&self) -> u64 {
         self.read.load(Relaxed)
+    }
+
+    /// Bytes written so far.
+    pub fn bytes_written(&self) -> u64 {
+        self.written.load(Relaxed)
+    }
+
+    fn wrote(&self, polled: &Poll<io::Result<usize>>) {
+        self.blocked.store(polled.is_pending(), Relaxed);
+        if let Poll::Ready(Ok(bytes)) = polled {
+            self.written
+                .store(self.written.load(Relaxed) + *bytes as u64, Relaxed);
+        }
     }
 
     /// The peer takes no more: the last write did not go through.
@@ -118,7 +132,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counting<'_, S> {
 impl<S: AsyncWrite + Unpin> rt::Write for Io<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(self.stream.inner_mut()).poll_write(cx, buf);
-        self.watch.blocked.store(polled.is_pending(), Relaxed);
+        self.watch.wrote(&polled);
         polled
     }
 
@@ -138,7 +152,7 @@ impl<S: AsyncWrite + Unpin> rt::Write for Io<S> {
             }
             _ => Pin::new(self.stream.inner_mut()).poll_write_vectored(cx, bufs),
         };
-        self.watch.blocked.store(polled.is_pending(), Relaxed);
+        self.watch.wrote(&polled);
         polled
     }
 
@@ -243,6 +257,16 @@ impl Socket {
     pub fn is_quiet(&self) -> bool {
         self.peek()
             .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Let the close of this connection be a reset: what was sent is not whole, and the peer must see that.
+    pub fn reset_on_close(&self) {
+        let now = Some(std::time::Duration::ZERO);
+        // A socket that is gone already needs no reset.
+        let _ = match self {
+            Self::Tcp(half) => SockRef::from(tcp_of(half)).set_linger(now),
+            Self::Unix(_) => Ok(()),
+        };
     }
 
     fn peek(&self) -> io::Result<usize> {

@@ -282,6 +282,24 @@ fn an_unreasoned_unwrap_is_found() {
 }
 
 #[test]
+fn modules_for_tests_alone_are_known() {
+    let text =
+        "#[cfg(test)]\nmod tests;\n#[cfg(test)]\n#[allow(\n    a\n)]\npub(super) mod testing;\nmod real;\n";
+    assert_eq!(
+        test_modules("src/admin/mod.rs", text),
+        ["src/admin/tests", "src/admin/testing"]
+    );
+    assert_eq!(
+        test_modules("src/admin/auth.rs", "#[cfg(test)]\nmod tests;"),
+        ["src/admin/auth/tests"]
+    );
+    assert_eq!(
+        test_modules("src/lib.rs", "#[cfg(test)]\nmod tests;"),
+        ["src/tests"]
+    );
+}
+
+#[test]
 fn impurity_is_found() {
     assert_eq!(
         impure(
@@ -356,27 +374,74 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every source file that is no test.
+/// Every source file that is no test: not named so, and not declared behind `#[cfg(test)]`.
 fn sources() -> Vec<Source> {
-    let files: Vec<Source> = files_below(&root().join("src"), "rs")
+    let all: Vec<(String, String)> = files_below(&root().join("src"), "rs")
         .into_iter()
         .map(|path| {
             let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-            let module = module(&name).to_owned();
-            Source {
-                code: stripped(&std::fs::read_to_string(&path).unwrap()),
-                name,
-                module,
-            }
+            (name, std::fs::read_to_string(&path).unwrap())
         })
-        .filter(|file| {
-            !file.name.ends_with("/tests.rs")
-                && !file.name.contains("/tests/")
-                && !file.name.ends_with("_tests.rs")
+        .collect();
+    let tests: Vec<String> = all
+        .iter()
+        .flat_map(|(name, text)| test_modules(name, text))
+        .collect();
+    let files: Vec<Source> = all
+        .iter()
+        .filter(|(name, _)| {
+            let path = name.trim_end_matches(".rs");
+            !tests
+                .iter()
+                .any(|test| path == test || path.starts_with(&format!("{test}/")))
+        })
+        .map(|(name, text)| Source {
+            name: name.clone(),
+            module: module(name).to_owned(),
+            code: stripped(text),
         })
         .collect();
     assert!(files.len() > 10, "found only {} files", files.len());
     files
+}
+
+/// The paths (without `.rs`) of the modules that a file declares for tests alone: `src/admin/testing`.
+fn test_modules(name: &str, text: &str) -> Vec<String> {
+    let path = name.trim_end_matches(".rs");
+    let folder = ["/mod", "/lib", "/main"]
+        .iter()
+        .find_map(|end| path.strip_suffix(end))
+        .unwrap_or(path);
+    let lines: Vec<&str> = text.lines().collect();
+    (0..lines.len())
+        .filter(|at| is_test_attribute(lines[*at]))
+        .filter_map(|at| item_after(&lines, at + 1))
+        .filter_map(|(_, item)| item.strip_prefix("mod ")?.strip_suffix(';'))
+        .map(|module| format!("{folder}/{module}"))
+        .collect()
+}
+
+fn is_test_attribute(line: &str) -> bool {
+    let line = line.trim();
+    line == "#[cfg(test)]" || line.starts_with("#[cfg(all(test")
+}
+
+/// The first line behind further attributes, each of which may take several lines: its index, and it without `pub`.
+fn item_after<'a>(lines: &[&'a str], mut at: usize) -> Option<(usize, &'a str)> {
+    while lines.get(at)?.trim_start().starts_with("#[") {
+        while !lines.get(at)?.trim_end().ends_with(']') {
+            at += 1;
+        }
+        at += 1;
+    }
+    let item = lines[at].trim();
+    let bare = item.strip_prefix("pub").map_or(item, |rest| {
+        rest.strip_prefix("(super)")
+            .or_else(|| rest.strip_prefix("(crate)"))
+            .unwrap_or(rest)
+            .trim_start()
+    });
+    Some((at, bare))
 }
 
 fn files_below(folder: &Path, extension: &str) -> Vec<PathBuf> {
@@ -651,33 +716,16 @@ fn without_tests(source: &str) -> String {
     let mut kept = String::new();
     let mut at = 0;
     while at < lines.len() {
-        let line = lines[at].trim();
-        if line == "#[cfg(test)]" || line.starts_with("#[cfg(all(test") {
-            let mut item = at + 1;
-            while lines
-                .get(item)
-                .is_some_and(|line| line.trim_start().starts_with("#["))
-            {
-                // An attribute may take several lines.
-                while lines
-                    .get(item)
-                    .is_some_and(|line| !line.trim_end().ends_with(']'))
-                {
-                    item += 1;
-                }
-                item += 1;
-            }
-            let module = lines
-                .get(item)
-                .map_or("", |line| line.trim().trim_start_matches("pub "));
-            if module.starts_with("mod ") && module.ends_with(';') {
-                // `mod tests;` may stand in the middle of a file, `mod tests {` is the rest of it.
-                at = item + 1;
-                continue;
-            }
-            if module.starts_with("mod ") {
+        if is_test_attribute(lines[at])
+            && let Some((item, text)) = item_after(&lines, at + 1)
+            && text.starts_with("mod ")
+        {
+            // `mod tests;` may stand in the middle of a file, `mod tests {` is the rest of it.
+            if !text.ends_with(';') {
                 break;
             }
+            at = item + 1;
+            continue;
         }
         kept.push_str(lines[at]);
         kept.push('\n');

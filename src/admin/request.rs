@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
 use super::auth::Caller;
@@ -19,6 +20,10 @@ use crate::rollout::Color;
 
 /// The largest body, in bytes.
 pub const BODY_MAX: usize = 64 * 1024;
+
+/// How much of an unwanted body is taken before the connection is closed over it, and for how long.
+const DISCARD_MAX: usize = 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// How long a body may take.
 const BODY_TIME: Duration = Duration::from_secs(10);
@@ -236,15 +241,8 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
     })
 }
 
-async fn read_body(headers: &HeaderMap, body: axum::body::Body) -> Result<Vec<u8>, Problem> {
-    let too_large = || Problem::new(Code::BodyTooLarge, format!("a body may have {BODY_MAX} bytes"));
-    let declared = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|length| length > BODY_MAX as u64) {
-        return Err(too_large());
-    }
-    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_MAX).collect())
+async fn read_body(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
+    let read = tokio::time::timeout(BODY_TIME, collect(body))
         .await
         .map_err(|_| {
             let seconds = BODY_TIME.as_secs();
@@ -253,23 +251,46 @@ async fn read_body(headers: &HeaderMap, body: axum::body::Body) -> Result<Vec<u8
                 format!("the body did not come within {seconds} seconds"),
             )
         })?;
-    let bytes = match collected {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Err(error) => {
-            return Err(Problem::new(
-                Code::BadRequest,
-                format!("the body ended badly: {error}"),
-            ));
-        }
-    };
+    let bytes = read?;
     if !bytes.is_empty() && !is_json(headers) {
         return Err(Problem::new(
             Code::UnsupportedMediaType,
             "send the body with `Content-Type: application/json`",
         ));
     }
-    Ok(bytes.to_vec())
+    Ok(bytes)
+}
+
+async fn collect(mut body: Body) -> Result<Vec<u8>, Problem> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| Problem::new(Code::BadRequest, format!("the body ended badly: {error}")))?;
+        if let Some(data) = frame.data_ref() {
+            if bytes.len() + data.len() > BODY_MAX {
+                discard(body).await;
+                let why = format!("a body may have {BODY_MAX} bytes");
+                return Err(Problem::new(Code::BodyTooLarge, why));
+            }
+            bytes.extend_from_slice(data);
+        }
+    }
+    Ok(bytes)
+}
+
+/// Take the rest of a body that is not wanted, within bounds. A connection closed with bytes unread is reset, and
+/// the reset may overtake the answer that says why.
+pub(super) async fn discard(mut body: Body) {
+    let rest = async {
+        let mut seen = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            seen += frame.data_ref().map_or(0, bytes::Bytes::len);
+            if seen > DISCARD_MAX {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_TIME, rest).await;
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

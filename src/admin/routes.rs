@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::auth::{self, Peer, Tokens};
 use super::problem::{Code, Problem};
+use super::request::discard;
 use super::{changes, events, reads};
 use crate::config::Role;
 use crate::control::Handle;
@@ -292,7 +293,10 @@ pub(super) fn router(door: Arc<Door>) -> Router {
 async fn guard(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
     let mut response = match admit(&door, &mut request) {
         Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            discard(request.into_body()).await;
+            problem.into_response()
+        }
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -241,6 +241,9 @@ fn bodies_are_json_and_bounded() {
     assert_eq!((reply.status, reply.code().as_str()), (413, "body_too_large"));
     let exact = r#"{"to":"blue"}"#.to_owned() + &" ".repeat(BODY_MAX - 13);
     assert_eq!(server.unix(&post("/v1/apps/web/switch", &exact)).status, 200);
+    // Refused before its body is looked at, a request still gets its answer.
+    let reply = server.tcp(&post("/v1/reload", &" ".repeat(8 * BODY_MAX)));
+    assert_eq!((reply.status, reply.code().as_str()), (403, "read_only"));
     let chunk = "x".repeat(BODY_MAX + 1);
     let chunked = format!(
         "POST /v1/apps/web/switch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\

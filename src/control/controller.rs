@@ -5,31 +5,27 @@
 //! apply → commit → publish. Nothing else publishes.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
 
 use http::HeaderValue;
 use jiff::Timestamp;
 use tokio::sync::{Notify, broadcast, mpsc};
 
-use super::ask::{Outcome, Refusal};
+use super::ask::Refusal;
 use super::drain::DrainJob;
 use super::handle::{Handle, Message};
+use super::idempotency::Answers;
 use super::view::{ConfigView, Event, EventKind, HistoryEntry};
-use crate::config::{self, Config, EndpointAddress, ListenAddress, parse_endpoint};
+use crate::config::{self, Config, ListenAddress};
 use crate::metrics::{ControlMetrics, Registry};
-use crate::rollout::{
-    self, Actor, AppState, Applied, ByColor, Color, Command, FileEndpoints, Rejection, Transition, Trigger,
-};
-use crate::routing::{self, AppInput, Fixed, Published, Resolved, RoutingTable};
+use crate::rollout::{self, Actor, AppState, Applied, Color, Command, Rejection, Transition, Trigger};
+use crate::routing::{Published, Resolved, RoutingTable};
 use crate::store::{self, StoreError, StoreHandle};
 use crate::upstream::{Names, Prober};
 
-/// Changes remembered for `history`, and events for late subscribers.
-const REMEMBERED: usize = 1_000;
 /// Messages that may wait in the mailbox.
 const MAILBOX: usize = 256;
 
@@ -91,7 +87,7 @@ pub(super) struct Controller {
     pub(super) history: RefCell<VecDeque<HistoryEntry>>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) past_events: RefCell<VecDeque<Event>>,
-    pub(super) answers: RefCell<HashMap<(String, String), Outcome>>,
+    pub(super) answers: Answers,
     pub(super) warnings: RefCell<Vec<String>>,
     pub(super) listeners: Vec<ListenAddress>,
     pub(super) verify_secret: HeaderValue,
@@ -101,8 +97,10 @@ pub(super) struct Controller {
     pub(super) stopping: Cell<bool>,
     /// A reload runs; the next one waits.
     pub(super) reloading: tokio::sync::Mutex<()>,
+    /// The newest generation in each app's compat file.
+    pub(super) compat_written: Arc<Mutex<BTreeMap<String, u64>>>,
     /// Tables that some worker may still hold; freed here, so that no request pays for it.
-    retired: RefCell<Vec<Arc<RoutingTable>>>,
+    pub(super) retired: RefCell<Vec<Arc<RoutingTable>>>,
 }
 
 /// One app's place.
@@ -155,6 +153,8 @@ pub(super) struct Insistence {
     pub(super) repair: bool,
     /// Publish although the store refuses, and store it later.
     pub(super) undurable: bool,
+    /// Leave the publish to the caller, who has more to change with it.
+    pub(super) unpublished: bool,
 }
 
 impl Controller {
@@ -196,7 +196,7 @@ impl Controller {
             history: RefCell::default(),
             events: broadcast::Sender::new(256),
             past_events: RefCell::default(),
-            answers: RefCell::default(),
+            answers: Answers::default(),
             warnings: RefCell::default(),
             listeners: parts.listeners,
             verify_secret: parts.verify_secret,
@@ -205,6 +205,7 @@ impl Controller {
             started: now,
             stopping: Cell::new(false),
             reloading: tokio::sync::Mutex::default(),
+            compat_written: Arc::default(),
             retired: RefCell::default(),
         });
         (
@@ -257,7 +258,7 @@ impl Controller {
         let now = Timestamp::now();
         let (before, degraded) =
             self.with_slot(&command.app, |slot| (slot.state.clone(), slot.degraded.clone()))?;
-        let (mut after, applied) = match rollout::apply(&before, &command, now) {
+        let (after, applied) = match rollout::apply(&before, &command, now) {
             Ok(Transition::Changed(after, applied)) => (after, applied),
             Ok(Transition::NoChange) => {
                 let after = before.clone();
@@ -275,7 +276,6 @@ impl Controller {
             if !insist.repair {
                 return Err(Refusal::Degraded(why));
             }
-            after.maintenance = None;
             self.store
                 .repair(&command.app)
                 .await
@@ -296,9 +296,15 @@ impl Controller {
             slot.state = after.clone();
             slot.degraded = None;
             slot.closed = None;
+            if seq.is_some() {
+                // An older state that waited to be stored is out of date now; the store would refuse it for ever.
+                slot.undurable = None;
+            }
         })?;
         let totals = self.totals(&command.app);
-        self.publish_app(&command.app, seq.zip(Some(totals)));
+        if !insist.unpublished {
+            self.publish_app(&command.app, seq.zip(Some(totals)));
+        }
         self.remember(&command, &before, &after, applied, seq, now);
         Ok(Committed {
             before,
@@ -358,265 +364,12 @@ impl Controller {
             }
         }
     }
-
-    /// Publish one app's part anew, close what is no longer in it, and bring probes and names in line.
-    ///
-    /// `switch` is the journal sequence and the request totals at the change, for its outcome.
-    pub(super) fn publish_app(&self, app: &str, change: Option<(u64, (u64, u64))>) {
-        let Some(built) = self.build(app) else { return };
-        let table = routing::with_app(&self.published.load(), built.app);
-        let version = table.version;
-        self.retire(self.published.publish(table));
-        for (_, gate) in &built.closing {
-            gate.close();
-        }
-        self.start_drains(app, built.closing, version, change);
-        self.follow_endpoints();
-    }
-
-    /// Publish everything anew: apps or routes came or went.
-    pub(super) fn publish_all(&self) {
-        let config = Arc::clone(&self.config.borrow());
-        let before = self.published.load_full();
-        let mut closing = BTreeMap::new();
-        let mut apps = Vec::new();
-        for name in config.apps.keys() {
-            if let Some(built) = self.build(name) {
-                closing.insert(name.clone(), built.closing);
-                apps.push(built.app);
-            }
-        }
-        let version = before.version + 1;
-        let table = RoutingTable {
-            version,
-            apps,
-            matcher: Arc::new(routing::matcher(&config)),
-            edge: Arc::new(routing::Edge {
-                limits: config.limits,
-                trusted: config.server.trusted_proxies.clone(),
-            }),
-        };
-        self.retire(self.published.publish(table));
-        for gone in before
-            .apps
-            .iter()
-            .filter(|app| !config.apps.contains_key(&app.name))
-        {
-            routing::gates(gone).for_each(|gate| gate.close());
-        }
-        for (app, gates) in closing {
-            for (_, gate) in &gates {
-                gate.close();
-            }
-            self.start_drains(&app, gates, version, None);
-        }
-        self.follow_endpoints();
-    }
-
-    fn build(&self, app: &str) -> Option<routing::Built> {
-        let config = self.config.borrow();
-        let apps = self.apps.borrow();
-        let (of, slot) = (config.apps.get(app)?, apps.get(app)?);
-        let endpoints = effective_endpoints(of, &slot.state);
-        let mut state = slot.state.clone();
-        if let Some(why) = &slot.closed {
-            state.maintenance = Some(rollout::Maintenance {
-                message: Some(why.clone()),
-                since: state.switched_at,
-            });
-        }
-        let fixed = Fixed {
-            workers: self.registry.worker_cells.len(),
-            registry: &self.registry,
-            drained: &self.drained,
-        };
-        let input = AppInput {
-            config: of,
-            state: &state,
-            degraded: slot.degraded.is_some(),
-            endpoints: &endpoints,
-        };
-        let table = self.published.load_full();
-        let before = table.app(app).map(|before| &**before);
-        Some(routing::rebuild(
-            fixed,
-            input,
-            &self.resolved.borrow(),
-            before,
-            Instant::now(),
-        ))
-    }
-
-    /// Probe and resolve exactly what the table has.
-    fn follow_endpoints(&self) {
-        let config = self.config.borrow();
-        let apps = self.apps.borrow();
-        let mut names = std::collections::BTreeSet::new();
-        for (name, slot) in &*apps {
-            let Some(of) = config.apps.get(name) else { continue };
-            let endpoints = effective_endpoints(of, &slot.state);
-            let addresses = endpoints
-                .iter()
-                .flat_map(|(_, services)| services.values().flatten());
-            names.extend(addresses.filter_map(|address| match address {
-                EndpointAddress::Name { host, port } => Some((host.clone(), *port)),
-                EndpointAddress::Ip(_) | EndpointAddress::Unix(_) => None,
-            }));
-        }
-        self.names.borrow_mut().reconcile(names);
-        self.prober.borrow_mut().reconcile(self.to_probe(&config));
-    }
-
-    fn to_probe(&self, config: &Config) -> Vec<(Arc<crate::upstream::Endpoint>, Arc<config::Health>)> {
-        let table = self.published.load_full();
-        let mut healths: HashMap<(&str, &str), Arc<config::Health>> = HashMap::new();
-        for app in config.apps.values() {
-            for service in app.services.values() {
-                healths.insert((&app.name, &service.name), Arc::new(service.health.clone()));
-            }
-        }
-        let with_health = |endpoint: &Arc<crate::upstream::Endpoint>| {
-            let health = healths.get(&(endpoint.key.app.as_str(), endpoint.key.service.as_str()))?;
-            Some((Arc::clone(endpoint), Arc::clone(health)))
-        };
-        table.endpoints().filter_map(with_health).collect()
-    }
-
-    fn retire(&self, table: Arc<RoutingTable>) {
-        let mut retired = self.retired.borrow_mut();
-        retired.push(table);
-        retired.retain(|table| Arc::strong_count(table) > 1);
-    }
-
-    /// Free tables that nobody holds any more.
-    pub(super) fn free_retired(&self) {
-        self.retired
-            .borrow_mut()
-            .retain(|table| Arc::strong_count(table) > 1);
-    }
-
-    fn remember(
-        &self,
-        command: &Command,
-        before: &AppState,
-        after: &AppState,
-        applied: Applied,
-        seq: Option<u64>,
-        at: Timestamp,
-    ) {
-        let entry = HistoryEntry {
-            seq: seq.unwrap_or_default(),
-            at,
-            app: command.app.clone(),
-            verb: applied.verb().to_owned(),
-            from: Some(before.active),
-            to: after.active,
-            weight: after.weight.percent(),
-            generation: after.generation,
-            by: command.by.clone(),
-            reason: command.reason.clone(),
-            detail: detail(applied, after),
-            outcome: None,
-        };
-        let message = sentence(&entry);
-        tracing::info!(
-            app = command.app,
-            generation = after.generation,
-            by = command.by.name,
-            "{message}"
-        );
-        self.tell(EventKind::Changed, Some(&command.app), seq, message);
-        self.push_history(entry);
-        self.write_compat(&command.app, after.active);
-    }
-
-    pub(super) fn push_history(&self, entry: HistoryEntry) {
-        let mut history = self.history.borrow_mut();
-        if history.len() == REMEMBERED {
-            history.pop_front();
-        }
-        history.push_back(entry);
-    }
-
-    /// Tell all subscribers, and remember for those who come later.
-    pub(super) fn tell(&self, kind: EventKind, app: Option<&str>, id: Option<u64>, message: String) {
-        let event = Event {
-            id,
-            at: Timestamp::now(),
-            app: app.map(str::to_owned),
-            kind,
-            message,
-        };
-        let mut past = self.past_events.borrow_mut();
-        if past.len() == REMEMBERED {
-            past.pop_front();
-        }
-        past.push_back(event.clone());
-        // Nobody listening is no error.
-        let _ = self.events.send(event);
-    }
-
-    /// The compat file is for scripts of before; a failure is told and stops nothing.
-    pub(super) fn write_compat(&self, app: &str, active: Color) {
-        let Some(template) = self.config.borrow().server.compat_file.clone() else {
-            return;
-        };
-        let app = app.to_owned();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = store::write_compat_file(&template, &app, active) {
-                tracing::warn!(app, %error, "compat_file was not written");
-            }
-        });
-    }
-
-    /// Requests finished and failed of an app so far.
-    pub(super) fn totals(&self, app: &str) -> (u64, u64) {
-        let pools = self.registry.pools();
-        let of_app = pools.iter().filter(|((name, _, _), _)| name == app);
-        of_app
-            .map(|(_, cells)| cells.totals())
-            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
-    }
 }
 
 /// What reaches the controller besides the mailbox.
 pub(super) struct Inboxes {
     pub(super) health_changes: mpsc::Receiver<crate::upstream::HealthChange>,
     pub(super) resolutions: mpsc::Receiver<crate::upstream::Resolution>,
-}
-
-/// The endpoints in force: the file's, except where the API has set others.
-pub(super) fn effective_endpoints(
-    config: &config::App,
-    state: &AppState,
-) -> ByColor<BTreeMap<String, Vec<EndpointAddress>>> {
-    ByColor::from_fn(|color| {
-        let of_service = |service: &config::Service| match state.colors[color].overrides.get(&service.name) {
-            // Checked when they were set; what a later version cannot read is left out and so unhealthy.
-            Some(over) => over
-                .endpoints
-                .iter()
-                .filter_map(|text| parse_endpoint(text).ok())
-                .collect(),
-            None => service.endpoints[color].clone(),
-        };
-        config
-            .services
-            .values()
-            .map(|service| (service.name.clone(), of_service(service)))
-            .collect()
-    })
-}
-
-/// What the file says of one color.
-pub(super) fn file_endpoints(config: &config::App, color: Color) -> FileEndpoints {
-    let texts =
-        |service: &config::Service| service.endpoints[color].iter().map(ToString::to_string).collect();
-    config
-        .services
-        .values()
-        .map(|service| (service.name.clone(), texts(service)))
-        .collect()
 }
 
 /// The process itself as an actor.
@@ -628,7 +381,11 @@ pub(super) fn itself(name: &str, trigger: Trigger) -> Actor {
 }
 
 pub(super) fn not_durable(error: &StoreError) -> Refusal {
-    Refusal::NotDurable(error.to_string())
+    match error {
+        // Only the end of the process closes the store; what became of the change, its next start knows.
+        StoreError::Closed => Refusal::Stopping,
+        error => Refusal::NotDurable(error.to_string()),
+    }
 }
 
 pub(super) fn refusal_of(rejection: Rejection, state: &AppState) -> Refusal {
@@ -643,48 +400,4 @@ pub(super) fn refusal_of(rejection: Rejection, state: &AppState) -> Refusal {
         Rejection::HasTraffic { .. } => Refusal::NotDrainable(rejection.to_string()),
         Rejection::WeightOutOfRange(_) => Refusal::Invalid(rejection.to_string()),
     }
-}
-
-pub(super) fn detail(applied: Applied, after: &AppState) -> String {
-    match applied {
-        Applied::Draining(color) => color.to_string(),
-        Applied::EndpointsSet(color) => {
-            let of_color = &after.colors[color];
-            let revision = of_color
-                .revision
-                .as_deref()
-                .map(|rev| format!(" revision {rev}"))
-                .unwrap_or_default();
-            let lists = of_color
-                .overrides
-                .iter()
-                .map(|(name, over)| format!(" {name}={}", over.endpoints.join(",")));
-            format!("{color}{revision}{}", lists.collect::<String>())
-        }
-        Applied::Maintenance(on) => if on { "on" } else { "off" }.to_owned(),
-        _ => String::new(),
-    }
-}
-
-/// A change in one line, for events and the log.
-fn sentence(entry: &HistoryEntry) -> String {
-    let moved = match entry.from {
-        Some(from) if from != entry.to => format!(" {from} → {}", entry.to),
-        _ if entry.verb == "weight" => format!(" {} {} %", entry.to.other(), entry.weight),
-        _ => String::new(),
-    };
-    let detail = if entry.detail.is_empty() {
-        String::new()
-    } else {
-        format!(" {}", entry.detail)
-    };
-    let reason = if entry.reason.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", entry.reason)
-    };
-    format!(
-        "{} {}{moved}{detail} (generation {}, by {}){reason}",
-        entry.app, entry.verb, entry.generation, entry.by.name
-    )
 }

@@ -74,6 +74,12 @@ impl Controller {
             failed,
         });
         let result = self.with_slot(app, |slot| {
+            // A hold's drain has no end while its color keeps its share; from here on it may not have one.
+            for job in &mut slot.draining {
+                if job.deadline.is_none() && slot.state.share(job.color) == 0 {
+                    job.deadline = Some(now + patience);
+                }
+            }
             // The color that the change left comes first: its drain is the change's.
             let left = slot.state.standby();
             for color in [left, left.other()] {
@@ -112,11 +118,15 @@ impl Controller {
         let mut ended = Vec::new();
         for (name, slot) in &mut *self.apps.borrow_mut() {
             for job in &mut slot.draining {
-                if !job.cut && job.deadline.is_some_and(|deadline| now >= deadline) && job.in_flight() > 0 {
+                if job.deadline.is_none_or(|deadline| now < deadline) || job.in_flight() == 0 {
+                    continue;
+                }
+                // Each time: a request that was connecting had nothing to cut before.
+                let ids: Vec<_> = job.gates.iter().map(|gate| gate.id).collect();
+                self.published.cut(&ids);
+                if !job.cut {
                     job.cut = true;
                     job.cancelled = job.in_flight();
-                    let ids: Vec<_> = job.gates.iter().map(|gate| gate.id).collect();
-                    self.published.cut(&ids);
                     let (color, cancelled) = (job.color, job.cancelled);
                     tracing::warn!(app = name, %color, cancelled, "drain time over: running requests are cut");
                 }
@@ -260,6 +270,13 @@ impl Controller {
         let version = self.published.load().version;
         loop {
             let ended = self.drain_ended.notified();
+            let back = self.with_slot(app, |slot| {
+                slot.state.share(color) > 0 && !slot.state.colors[color].drained
+            })?;
+            if back {
+                let text = format!("{color} has traffic again: somebody moved it back during the wait");
+                return Err(Refusal::NotDrainable(text));
+            }
             let jobs = self.with_slot(app, |slot| slot.draining.iter().any(|job| job.color == color))?;
             if !jobs && self.published.applied_by_all() >= version {
                 return Ok(Drained {

@@ -7,13 +7,17 @@ mod ask;
 mod controller;
 mod drain;
 mod explain;
-mod gate;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test panics to fail")]
 pub(crate) mod fake;
+mod gate;
 mod handle;
+mod idempotency;
 mod operate;
 mod overview;
+mod plan;
+mod publish;
+mod record;
 mod reload;
 mod restore;
 mod run;

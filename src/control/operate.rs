@@ -5,35 +5,58 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::ask::{Ask, Intent, Outcome, Refusal, Verify, Wanted};
-use super::controller::{Committed, Controller, Insistence, file_endpoints, itself};
+use super::ask::{Ask, Intent, Outcome, Refusal, Verify};
+use super::controller::{Committed, Controller, Insistence, itself};
 use super::gate::Judged;
+use super::idempotency::{Seen, first_answer};
+use super::plan::{change_of, command, needs_gate, outcome, target_of, verb, with_probes};
+use super::publish::file_endpoints;
 use super::view::EventKind;
 use crate::config::parse_endpoint;
 use crate::metrics::SwitchResult;
-use crate::rollout::{
-    self, Actor, AppState, Change, Color, Command, HealthFacts, Transition, Trigger, Weight,
-};
+use crate::rollout::{self, AppState, Change, Color, Command, Transition, Trigger, Weight};
 
 /// The longest hold that may be asked for: held clients give up long before.
 const HOLD_MAX: Duration = Duration::from_secs(600);
-/// Answers remembered for repeated idempotency keys.
-const ANSWERS: usize = 1_000;
 
 impl Controller {
     /// Carry out a request.
     pub(super) async fn ask(self: &Rc<Self>, ask: Ask) -> Result<Outcome, Refusal> {
         let app = self.app_name(ask.app.as_deref())?;
-        if let Some(answer) = self.answered_before(&app, &ask) {
-            return Ok(answer);
+        let pending = match &ask.idempotency_key {
+            Some(key) if !ask.dry_run => match self.answers.look_up(&app, key, &ask.intent) {
+                Seen::First(pending) => Some(pending),
+                Seen::Before(answer) => {
+                    let gone = "the first request with this idempotency key was refused; repeat to try again";
+                    return first_answer(answer)
+                        .await
+                        .unwrap_or_else(|| Err(Refusal::Invalid(gone.to_owned())));
+                }
+                Seen::Reused => {
+                    let text = "this idempotency key was used for another request: take a new one";
+                    return Err(Refusal::Invalid(text.to_owned()));
+                }
+            },
+            _ => None,
+        };
+        let result = self.carry_out(&app, &ask).await;
+        if let Some(pending) = pending {
+            pending.settle(&result);
         }
-        let result = match &ask.intent {
-            Intent::Switch { .. } | Intent::Weight { .. } => self.move_traffic(&app, &ask).await,
-            Intent::Rollback { ignore_health } => self.roll_back(&app, &ask, *ignore_health).await,
+        if let Err(refusal) = &result {
+            self.tell(EventKind::Refused, Some(&app), None, format!("{app}: {refusal}"));
+        }
+        result
+    }
+
+    async fn carry_out(self: &Rc<Self>, app: &str, ask: &Ask) -> Result<Outcome, Refusal> {
+        match &ask.intent {
+            Intent::Switch { .. } | Intent::Weight { .. } => self.move_traffic(app, ask).await,
+            Intent::Rollback { ignore_health } => self.roll_back(app, ask, *ignore_health).await,
             Intent::Drain { color, force } => {
                 self.simple(
-                    &app,
-                    &ask,
+                    app,
+                    ask,
                     Change::Drain {
                         color: *color,
                         force: *force,
@@ -41,40 +64,17 @@ impl Controller {
                 )
                 .await
             }
-            Intent::Hold { max } => self.hold(&app, &ask, *max).await,
-            Intent::Release => self.simple(&app, &ask, Change::Release).await,
-            Intent::Maintenance(wanted) => self.simple(&app, &ask, Change::Maintenance(wanted.clone())).await,
+            Intent::Hold { max } => self.hold(app, ask, *max).await,
+            Intent::Release => self.simple(app, ask, Change::Release).await,
+            Intent::Maintenance(wanted) => self.simple(app, ask, Change::Maintenance(wanted.clone())).await,
             Intent::SetEndpoints {
                 color,
                 endpoints,
                 revision,
             } => {
-                let change = self.checked_endpoints(&app, *color, endpoints, revision.as_deref())?;
-                self.simple(&app, &ask, change).await
+                let change = self.checked_endpoints(app, *color, endpoints, revision.as_deref())?;
+                self.simple(app, ask, change).await
             }
-        };
-        match &result {
-            Ok(outcome) => self.remember_answer(&app, &ask, outcome),
-            Err(refusal) => self.tell(EventKind::Refused, Some(&app), None, format!("{app}: {refusal}")),
-        }
-        result
-    }
-
-    fn answered_before(&self, app: &str, ask: &Ask) -> Option<Outcome> {
-        let key = (app.to_owned(), ask.idempotency_key.clone()?);
-        self.answers.borrow().get(&key).map(|outcome| Outcome {
-            repeated: true,
-            ..outcome.clone()
-        })
-    }
-
-    fn remember_answer(&self, app: &str, ask: &Ask, outcome: &Outcome) {
-        let Some(key) = ask.idempotency_key.clone() else {
-            return;
-        };
-        let mut answers = self.answers.borrow_mut();
-        if answers.len() < ANSWERS && !outcome.dry_run {
-            answers.insert((app.to_owned(), key), outcome.clone());
         }
     }
 
@@ -83,7 +83,6 @@ impl Controller {
         let begun = Instant::now();
         let state = self.with_slot(app, |slot| slot.state.clone())?;
         let (target, force) = target_of(&ask.intent, &state);
-        insist_on_reason(force, "--force", &ask.reason)?;
         if let Some(expected) = ask.expect_generation
             && expected != state.generation
         {
@@ -95,11 +94,14 @@ impl Controller {
         let operation = self.begin(app, ask)?;
         let judged = match needs_gate(&ask.intent, &state, target) {
             true => self.judge(app, target, state.generation).await?,
-            false => Judged {
-                facts: HealthFacts::good(),
-                probes: Vec::new(),
-            },
+            false => Judged::unasked(),
         };
+        if let Some(service) = &judged.without_endpoints {
+            let text = format!(
+                "{target} has no endpoints for service {service}: `cutover endpoints set {target} …` first"
+            );
+            return Err(Refusal::Invalid(text));
+        }
         let change = change_of(&ask.intent, &state, judged.facts.clone());
         let command = command(app, ask, change);
         let mut warnings = Vec::new();
@@ -120,7 +122,7 @@ impl Controller {
         let committed = match self.change(command, insist).await {
             Ok(committed) => committed,
             Err(refusal) => {
-                self.count_switch(app, &state, target, ask.by.trigger, SwitchResult::Refused, begun);
+                self.count_switch(app, &state, target, ask.by.trigger, failed(&refusal), begun);
                 return Err(with_probes(refusal, &judged));
             }
         };
@@ -206,7 +208,6 @@ impl Controller {
         ignore_health: bool,
     ) -> Result<Outcome, Refusal> {
         let begun = Instant::now();
-        insist_on_reason(ignore_health, "--ignore-health", &ask.reason)?;
         let state = self.with_slot(app, |slot| slot.state.clone())?;
         let target = state.standby();
         let facts = self.known(app, target);
@@ -222,11 +223,12 @@ impl Controller {
             urgent: true,
             repair: ignore_health,
             undurable: ignore_health,
+            ..Insistence::default()
         };
         let committed = match self.change(command, insist).await {
             Ok(committed) => committed,
             Err(refusal) => {
-                self.count_switch(app, &state, target, ask.by.trigger, SwitchResult::Refused, begun);
+                self.count_switch(app, &state, target, ask.by.trigger, failed(&refusal), begun);
                 return Err(refusal);
             }
         };
@@ -255,19 +257,21 @@ impl Controller {
         }
         let outcome = self.simple(app, ask, Change::Hold { max }).await?;
         if outcome.changed && !outcome.dry_run {
-            let (controller, app, generation) = (Rc::clone(self), app.to_owned(), outcome.generation);
+            let since = self.with_slot(app, |slot| slot.state.hold.map(|hold| hold.since))?;
+            let (controller, app) = (Rc::clone(self), app.to_owned());
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(max).await;
-                controller.release_in_time(&app, generation).await;
+                controller.release_in_time(&app, since).await;
             });
         }
         Ok(outcome)
     }
 
     /// A hold never outlasts its limit: it ends in release to the active color.
-    async fn release_in_time(self: &Rc<Self>, app: &str, generation: u64) {
+    async fn release_in_time(self: &Rc<Self>, app: &str, since: Option<Timestamp>) {
+        // The hold of then may be over and another one begun: that one has a timer of its own.
         let same = self.with_slot(app, |slot| {
-            slot.state.hold.is_some() && slot.state.generation >= generation
+            slot.state.hold.is_some_and(|hold| Some(hold.since) == since)
         });
         if !matches!(same, Ok(true)) {
             return;
@@ -430,119 +434,10 @@ impl Drop for Operation {
     }
 }
 
-fn insist_on_reason(force: bool, flag: &str, reason: &str) -> Result<(), Refusal> {
-    if force && reason.trim().is_empty() {
-        return Err(Refusal::Invalid(format!(
-            "{flag} needs a reason (`--reason TEXT`): it goes into the history"
-        )));
-    }
-    Ok(())
-}
-
-fn target_of(intent: &Intent, state: &AppState) -> (Color, bool) {
-    match intent {
-        Intent::Switch {
-            to: Wanted::Color(color),
-            force,
-        } => (*color, *force),
-        Intent::Switch {
-            to: Wanted::Standby,
-            force,
-        }
-        | Intent::Weight { force, .. } => (state.standby(), *force),
-        _ => (state.standby(), false),
-    }
-}
-
-/// Probing takes time; what moves nothing towards a color needs none.
-fn needs_gate(intent: &Intent, state: &AppState, target: Color) -> bool {
-    match intent {
-        Intent::Switch { .. } => target != state.active,
-        Intent::Weight { color, percent, .. } if *percent <= 100 => {
-            let share = if *color == state.active {
-                100 - percent
-            } else {
-                *percent
-            };
-            share > state.weight.percent()
-        }
-        _ => false,
-    }
-}
-
-fn change_of(intent: &Intent, state: &AppState, facts: HealthFacts) -> Change {
-    let (to, force) = target_of(intent, state);
-    match intent {
-        Intent::Weight {
-            color,
-            percent,
-            force,
-        } => Change::Weight {
-            color: *color,
-            percent: *percent,
-            facts,
-            force: *force,
-        },
-        _ => Change::Switch { to, facts, force },
-    }
-}
-
-fn command(app: &str, ask: &Ask, change: Change) -> Command {
-    Command {
-        app: app.to_owned(),
-        change,
-        expect_generation: ask.expect_generation,
-        by: Actor {
-            name: ask.by.name.clone(),
-            trigger: ask.by.trigger,
-        },
-        reason: ask.reason.clone(),
-        idempotency_key: ask.idempotency_key.clone(),
-    }
-}
-
-fn with_probes(refusal: Refusal, judged: &Judged) -> Refusal {
+/// How a switch that did not happen is counted.
+const fn failed(refusal: &Refusal) -> SwitchResult {
     match refusal {
-        Refusal::Unhealthy { color, active, .. } => Refusal::Unhealthy {
-            color,
-            active,
-            probes: judged.probes.clone(),
-        },
-        other => other,
-    }
-}
-
-fn outcome(
-    app: &str,
-    ask: &Ask,
-    committed: &Committed,
-    verify: Option<Verify>,
-    warnings: Vec<String>,
-) -> Outcome {
-    Outcome {
-        app: app.to_owned(),
-        verb: verb(&ask.intent),
-        changed: committed.applied.is_some(),
-        dry_run: ask.dry_run,
-        generation: committed.after.generation,
-        active: committed.after.active,
-        from: committed.before.active,
-        weight: committed.after.weight.percent(),
-        verify,
-        warnings,
-        repeated: false,
-    }
-}
-
-fn verb(intent: &Intent) -> &'static str {
-    match intent {
-        Intent::Switch { .. } => "switch",
-        Intent::Rollback { .. } => "rollback",
-        Intent::Weight { .. } => "weight",
-        Intent::Drain { .. } => "drain",
-        Intent::Hold { .. } => "hold",
-        Intent::Release => "release",
-        Intent::Maintenance(_) => "maintenance",
-        Intent::SetEndpoints { .. } => "endpoints",
+        Refusal::NotDurable(_) | Refusal::Stopping => SwitchResult::Failed,
+        _ => SwitchResult::Refused,
     }
 }

@@ -3,15 +3,22 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::ask::{Ask, Intent, Refusal, Wanted};
-use super::controller::{Controller, Insistence, file_endpoints};
+use super::controller::{Controller, Insistence, Slot};
 use super::handle::Reloaded;
+use super::publish::file_endpoints;
 use super::view::EventKind;
 use crate::config::{self, Changed, Config};
-use crate::rollout::{Actor, ByColor, Change, Color, Command};
+use crate::rollout::{Actor, AppState, ByColor, Change, Color, Command};
+
+/// The longest that a reload waits for a switch under way.
+const OPERATION_MAX: Duration = Duration::from_secs(30);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(10);
 
 impl Controller {
     /// Read the file and take it into use.
@@ -80,8 +87,12 @@ impl Controller {
         let diff = config::diff(&old, &loaded.config);
         let needs_restart = config::needs_restart(&old, &loaded.config);
         let new = Arc::new(keep_what_needs_a_restart(&old, loaded.config.clone()));
-        self.commit_endpoints(&old, &new, &by).await?;
-        let fresh = self.install(&old, &new);
+        if let Err(refusal) = self.commit_endpoints(&old, &new, &by).await {
+            self.refuse_file(refusal.to_string());
+            return Err(refusal);
+        }
+        let known = self.known_to_the_store(&new).await;
+        let fresh = self.install(&old, &new, &known);
         self.file_hash.set(Some(loaded.hash));
         *self.file_text.borrow_mut() = loaded.text;
         {
@@ -95,6 +106,9 @@ impl Controller {
         let message = format!("config taken into use, {} differences", diff.len());
         tracing::info!("{message}");
         self.tell(EventKind::Reloaded, None, None, message);
+        for app in known.keys() {
+            self.take_up(app).await;
+        }
         for app in fresh {
             let controller = Rc::clone(self);
             tokio::task::spawn_local(async move { controller.decide_first(&app).await });
@@ -132,20 +146,71 @@ impl Controller {
                 reason: String::new(),
                 idempotency_key: None,
             };
-            self.change(command, Insistence::default()).await?;
+            self.quiet(name).await;
+            let insist = Insistence {
+                unpublished: true,
+                ..Insistence::default()
+            };
+            self.change(command, insist).await?;
         }
         Ok(())
     }
 
+    /// All or nothing: an app whose stored state is in doubt could not take its part.
+    fn refuse_degraded(&self, old: &Config, new: &Config) -> Result<(), Refusal> {
+        let moves = |name: &String, of: &config::App| {
+            old.apps.get(name).is_some_and(|before| {
+                Color::ALL
+                    .iter()
+                    .any(|color| file_endpoints(of, *color) != file_endpoints(before, *color))
+            })
+        };
+        let apps = self.apps.borrow();
+        let affected = new.apps.iter().filter(|(name, of)| moves(name, of));
+        let degraded = affected
+            .filter_map(|(name, _)| apps.get(name)?.degraded.clone())
+            .next();
+        degraded.map_or(Ok(()), |why| Err(Refusal::Degraded(why)))
+    }
+
+    /// Wait until no gate or proof of the app runs: a reload in between would move the generation under it.
+    async fn quiet(&self, app: &str) {
+        let until = tokio::time::Instant::now() + OPERATION_MAX;
+        while self
+            .with_slot(app, |slot| slot.operation.is_some())
+            .unwrap_or(false)
+            && tokio::time::Instant::now() < until
+        {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The stored states of apps that come back: one that left the file for a while is no new one.
+    async fn known_to_the_store(&self, new: &Config) -> BTreeMap<String, AppState> {
+        let mut known = BTreeMap::new();
+        for name in new.apps.keys() {
+            let is_here = self.apps.borrow().contains_key(name);
+            if !is_here && let Ok(Some(state)) = self.store.newest(name).await {
+                known.insert(name.clone(), state);
+            }
+        }
+        known
+    }
+
     /// From here on nothing can fail. Returns the apps that are new.
-    fn install(&self, old: &Config, new: &Arc<Config>) -> Vec<String> {
+    fn install(&self, old: &Config, new: &Arc<Config>, known: &BTreeMap<String, AppState>) -> Vec<String> {
         *self.config.borrow_mut() = Arc::clone(new);
         let mut fresh = Vec::new();
         {
             let mut apps = self.apps.borrow_mut();
             apps.retain(|name, _| new.apps.contains_key(name));
             for (name, of) in &new.apps {
-                if !apps.contains_key(name) {
+                if apps.contains_key(name) {
+                    continue;
+                }
+                if let Some(state) = known.get(name) {
+                    apps.insert(name.clone(), Slot::new(state.clone()));
+                } else {
                     apps.insert(name.clone(), self.undecided(of));
                     fresh.push(name.clone());
                 }

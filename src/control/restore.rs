@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::controller::{Controller, Insistence, Slot, file_endpoints, itself};
+use super::ask::Outcome;
+use super::controller::{Controller, Insistence, Slot, itself};
+use super::publish::file_endpoints;
 use super::view::HistoryEntry;
 use crate::config::{self, Initial};
-use crate::rollout::{AppState, ByColor, Change, Color, Command, Trigger};
+use crate::rollout::{AppState, Applied, ByColor, Change, Color, Command, Trigger};
 use crate::store::{self, Event};
 use crate::upstream::Health;
 
+/// How long the start waits for apps to decide on their first color.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two looks at the first probes.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -41,10 +45,14 @@ impl Controller {
         for name in config.apps.keys().filter(|name| !undecided.contains(name)) {
             self.take_up(name).await;
         }
-        for name in undecided {
+        let deciding = undecided.into_iter().map(|name| {
             let controller = Rc::clone(self);
-            tokio::task::spawn_local(async move { controller.decide_first(&name).await });
-        }
+            tokio::task::spawn_local(async move { controller.decide_first(&name).await })
+        });
+        // Usually the first probes have answered within milliseconds: then nobody ever meets an undecided app. Who
+        // connects meanwhile waits in the listener's queue; who needs longer decides in the background.
+        let all = futures_util::future::join_all(deciding.collect::<Vec<_>>());
+        let _ = tokio::time::timeout(PATIENCE, all).await;
     }
 
     /// History, remembered answers and warnings of the journal.
@@ -74,12 +82,16 @@ impl Controller {
                 continue;
             }
             let from = active.insert(entry.app.clone(), entry.state.active);
+            if let (Some(key), Event::Changed(applied)) = (&entry.idempotency_key, &entry.event) {
+                self.answers
+                    .recall(&entry.app, key, answer_of(entry, *applied, from));
+            }
             self.push_history(line_of(entry, from));
         }
     }
 
     /// A restart releases a hold, and a config that changed meanwhile counts as a reload.
-    async fn take_up(self: &Rc<Self>, app: &str) {
+    pub(super) async fn take_up(self: &Rc<Self>, app: &str) {
         let Ok(state) = self.with_slot(app, |slot| slot.state.clone()) else {
             return;
         };
@@ -184,7 +196,7 @@ impl Controller {
             None,
         ));
         self.publish_app(app, None);
-        self.write_compat(app, color);
+        self.write_compat(app, 1, color);
     }
 
     /// The first color whose probes pass; both: blue; none in time: blue.
@@ -234,7 +246,7 @@ fn line_of(entry: &store::Entry, from: Option<Color>) -> HistoryEntry {
     let (verb, detail) = match &entry.event {
         Event::First => ("first start", String::new()),
         Event::Restored { note } => ("restored", note.clone()),
-        Event::Changed(applied) => (applied.verb(), super::controller::detail(*applied, &entry.state)),
+        Event::Changed(applied) => (applied.verb(), super::record::detail(*applied, &entry.state)),
         Event::Outcome { .. } => ("outcome", String::new()),
     };
     HistoryEntry {
@@ -250,5 +262,22 @@ fn line_of(entry: &store::Entry, from: Option<Color>) -> HistoryEntry {
         reason: entry.reason.clone(),
         detail,
         outcome: None,
+    }
+}
+
+/// The answer that a change once got, as far as the journal knows it.
+fn answer_of(entry: &store::Entry, applied: Applied, from: Option<Color>) -> Outcome {
+    Outcome {
+        app: entry.app.clone(),
+        verb: applied.verb(),
+        changed: true,
+        dry_run: false,
+        generation: entry.state.generation,
+        active: entry.state.active,
+        from: from.unwrap_or(entry.state.active),
+        weight: entry.state.weight.percent(),
+        verify: None,
+        warnings: Vec::new(),
+        repeated: true,
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::controller::{Controller, Inboxes, Parts};
 use super::handle::{Handle, Message};
-use super::view::EventKind;
+use super::view::{Event, EventKind};
 use crate::config::{Changed, EndpointAddress};
 use crate::shutdown::Watcher;
 use crate::upstream::{HealthChange, Resolution, Target};
@@ -122,15 +122,22 @@ impl Controller {
             Message::Overview(reply) => drop(reply.send(Box::new(self.overview()))),
             Message::History(reply) => drop(reply.send(self.history.borrow().iter().cloned().collect())),
             Message::Subscribe(after, reply) => {
-                let past = self.past_events.borrow();
-                let missed = past
-                    .iter()
-                    .filter(|event| after.is_none_or(|after| event.id.is_some_and(|id| id > after)));
-                drop(reply.send((missed.cloned().collect(), self.events.subscribe())));
+                drop(reply.send((self.missed_events(after), self.events.subscribe())));
             }
             Message::Explain(request, reply) => drop(reply.send(self.explain(&request))),
             Message::ConfigText(reply) => drop(reply.send(self.config_text())),
         }
+    }
+
+    /// Remembered events behind the one with this id; `None` wants none, 0 all.
+    fn missed_events(&self, after: Option<u64>) -> Vec<Event> {
+        let Some(after) = after else { return Vec::new() };
+        let past = self.past_events.borrow();
+        // By place, because events that are no changes have no id.
+        let seen = past
+            .iter()
+            .rposition(|event| event.id.is_some_and(|id| id <= after));
+        past.iter().skip(seen.map_or(0, |at| at + 1)).cloned().collect()
     }
 
     fn spawn<F: Future<Output = ()> + 'static>(self: &Rc<Self>, task: impl FnOnce(Rc<Self>) -> F) {
@@ -167,7 +174,7 @@ impl Controller {
             let apps = self.apps.borrow();
             let uses = |name: &String, slot: &super::controller::Slot| {
                 config.apps.get(name).is_some_and(|of| {
-                    let endpoints = super::controller::effective_endpoints(of, &slot.state);
+                    let endpoints = super::publish::effective_endpoints(of, &slot.state);
                     endpoints
                         .iter()
                         .any(|(_, by)| by.values().flatten().any(|used| *used == address))

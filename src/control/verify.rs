@@ -100,9 +100,7 @@ impl Controller {
         match tokio::time::timeout(PATIENCE, ask(listener, request)).await {
             Ok(Ok(answer)) => judge(&answer, after, path),
             Ok(Err(why)) => Found::Unreachable(why),
-            Err(_) => Found::Wrong(format!(
-                "GET {path} through {listener} got no answer within {PATIENCE:?}"
-            )),
+            Err(_) => Found::Unreachable(format!("no answer through {listener} within {PATIENCE:?}")),
         }
     }
 }
@@ -155,7 +153,10 @@ async fn ask(listener: &ListenAddress, request: Request<Empty<Bytes>>) -> Result
         // Its error is the request's error.
         let _ = connection.await;
     });
-    let answer = sender.send_request(request).await.map_err(|error| unreachable(&error));
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(|error| unreachable(&error));
     let head = match answer {
         Ok(answer) => {
             let (head, body) = answer.into_parts();

@@ -1,9 +1,10 @@
 //! A timer that is moved for free: it is set again only when it fires too early.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// One timer for a row of deadlines. Most deadlines are met, so each is only remembered; the timer wheel hears of
@@ -36,7 +37,8 @@ impl Deadline {
             if self.registered && !self.sleep.is_elapsed() {
                 return Poll::Pending;
             }
-            if self.sleep.as_mut().poll(cx).is_pending() {
+            // Outside of the task's budget: a timer that is refused for want of it would be taken for registered.
+            if pin!(unconstrained(self.sleep.as_mut())).poll(cx).is_pending() {
                 self.registered = true;
                 return Poll::Pending;
             }
@@ -76,5 +78,19 @@ mod tests {
         let end = start + Duration::from_secs(2);
         std::future::poll_fn(|cx| timer.poll(cx, end)).await;
         assert_eq!(Instant::now() - start, Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_first_polled_without_budget_still_fires() {
+        let end = Instant::now() + Duration::from_secs(1);
+        let mut timer = Deadline::new(end);
+        let fired = std::future::poll_fn(|cx| {
+            while tokio::task::coop::has_budget_remaining() {
+                let _ = pin!(tokio::task::coop::consume_budget()).poll(cx);
+            }
+            timer.poll(cx, end)
+        });
+        let outcome = tokio::time::timeout(Duration::from_secs(5), fired).await;
+        assert!(outcome.is_ok(), "the timer was never registered");
     }
 }

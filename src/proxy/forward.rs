@@ -28,6 +28,8 @@ use crate::upstream::{ConnectError, Line};
 
 /// Tries in all when connecting fails: the second goes to another endpoint if there is one.
 const CONNECT_TRIES: u32 = 2;
+/// How often a request that was never sent goes out again: pooled connections may all have died at once.
+const RESENDS: u32 = 8;
 
 /// Serve one request: route, choose, claim, prepare, send, answer. Recording happens when the [`Exchange`] drops.
 pub(super) async fn forward(
@@ -36,13 +38,12 @@ pub(super) async fn forward(
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Infallible> {
     let (head, body) = request.into_parts();
-    let serving = Serving(client);
-    serving.0.begins(!body.is_end_stream());
-    let exchange = Exchange::begin(&worker, &serving.0.peer, &head);
+    let serving = Serving::begin(client, &head, &body);
+    let exchange = Exchange::begin(&worker, serving, &head);
     let was_http10 = head.version == Version::HTTP_10;
     // After a refusal it is the client's choice whether the body still comes (RFC 9110 §10.1.1): nothing may follow.
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
-    let mut response = match attempt(&worker, &serving.0, &exchange, head, body).await {
+    let mut response = match attempt(&worker, &exchange, head, body).await {
         Ok(response) => response,
         Err(Failure { error, message }) => {
             exchange.refused(error);
@@ -62,11 +63,23 @@ pub(super) async fn forward(
     if !was_http10 {
         *response.version_mut() = Version::HTTP_11;
     }
-    Ok(response.map(|body| body.serving(serving)))
+    Ok(response)
 }
 
-/// The client's connection is busy as long as this lives; it moves from the request's path into the answer's body.
+/// The client's connection is busy as long as this lives: until both bodies of the request are through.
 pub(super) struct Serving(Rc<Client>);
+
+impl Serving {
+    fn begin(client: Rc<Client>, head: &http::request::Parts, body: &Incoming) -> Self {
+        client.begins(!body.is_end_stream(), head.version == Version::HTTP_10);
+        Self(client)
+    }
+
+    /// Whose request it is.
+    pub(super) fn client(&self) -> &Client {
+        &self.0
+    }
+}
 
 impl Drop for Serving {
     fn drop(&mut self) {
@@ -89,19 +102,41 @@ impl From<ProxyError> for Failure {
 
 async fn attempt(
     worker: &Rc<Worker>,
-    client: &Rc<Client>,
     exchange: &Rc<Exchange>,
     mut head: http::request::Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Failure> {
-    let mut hosts = HostBuffer::new();
-    let host = check_head(&head, &mut hosts)?;
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
+    let (lane, line) = reach(worker, exchange, &head, &body, proof.as_ref()).await?;
+    let upload = (!body.is_end_stream()).then(|| {
+        let limits = &lane.settings.limits;
+        Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
+    });
+    let request = prepare(worker, exchange, &lane, head, body, upload.clone()).await;
+    let sent_at = StdInstant::now();
+    let (answer, line) = send(worker, exchange, &lane, line, request, upload.as_deref()).await?;
+    exchange.answered(answer.status().as_u16(), sent_at.elapsed());
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked for it: `Upgrade` was not passed on.
+        return Err(ProxyError::BadAnswer.into());
+    }
+    Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
+}
+
+/// Steps 1 to 3, and the connection: only a failed connect, with which nothing was sent, is tried again.
+async fn reach(
+    worker: &Rc<Worker>,
+    exchange: &Exchange,
+    head: &http::request::Parts,
+    body: &Incoming,
+    proof: Option<&Proof>,
+) -> Result<(Arc<Lane>, Line<RequestBody>), Failure> {
+    let mut hosts = HostBuffer::new();
+    let host = check_head(head, &mut hosts)?;
     let mut tried = None;
     let mut tries = 0;
-    let (lane, mut line) = loop {
-        // 1–3: route, choose, claim. Synchronous; the table's guard is gone when this returns.
-        let lane = match decide(worker, exchange, host, head.uri.path(), proof.as_ref(), tried)? {
+    loop {
+        let lane = match decide(worker, exchange, host, head.uri.path(), proof, tried)? {
             Decision::Send(lane) => lane,
             Decision::Wait(queue) => {
                 hold(worker, &queue).await?;
@@ -109,11 +144,10 @@ async fn attempt(
             }
         };
         if tries == 0 {
-            check_limits(&lane, &head, &body)?;
+            check_limits(&lane, head, body)?;
         }
-        // 5: reuse or dial. Only a failed connect comes back here: nothing was sent.
-        match line_for(worker, exchange, &lane, may_repeat(&head.method, &body)).await {
-            Ok(line) => break (lane, line),
+        match line_for(worker, exchange, &lane, may_repeat(&head.method, body)).await {
+            Ok(line) => return Ok((lane, line)),
             Err(error) => {
                 tries += 1;
                 tried = exchange.with_claim(|claim| claim.endpoint().id);
@@ -123,47 +157,41 @@ async fn attempt(
                 }
             }
         }
-    };
-    // 4: prepare.
-    let upload = (!body.is_end_stream()).then(|| {
-        let limits = &lane.settings.limits;
-        Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
-    });
-    let expects = head.headers.contains_key(EXPECT);
-    prepare(worker, client, exchange, &lane, &mut head);
-    let mut body = RequestBody::new(body, upload.clone());
-    if upload.is_some() && !expects {
-        body.prime().await;
     }
-    let method = head.method.clone();
-    let mut request = Request::from_parts(head, body);
-    // 5: send. What was never sent is sent again on another connection; anything else is not.
-    let sent_at = StdInstant::now();
-    let answer = loop {
+}
+
+/// Step 5. What was never sent is sent again on another connection; anything else is not.
+async fn send(
+    worker: &Rc<Worker>,
+    exchange: &Exchange,
+    lane: &Lane,
+    mut line: Line<RequestBody>,
+    mut request: Request<RequestBody>,
+    upload: Option<&Upload>,
+) -> Result<(Response<Incoming>, Line<RequestBody>), ProxyError> {
+    let method = request.method().clone();
+    let mut resends = 0;
+    loop {
         exchange.with_claim(|claim| line.carries(claim.gate()));
-        match answer_in_time(line.sender().try_send_request(request), &lane, upload.as_deref()).await {
-            Ok(answer) => break answer,
+        match answer_in_time(line.sender().try_send_request(request), lane, upload).await {
+            Ok(answer) => return Ok((answer, line)),
+            // An app that closes every connection at once would be dialled for ever.
+            Err(Unanswered::NeverSent(_)) if resends == RESENDS => return Err(ProxyError::Reset),
             Err(Unanswered::NeverSent(again)) => {
+                resends += 1;
                 request = *again;
                 exchange.retried();
                 let repeat = may_repeat(&method, request.body());
-                line = line_for(worker, exchange, &lane, repeat)
+                line = line_for(worker, exchange, lane, repeat)
                     .await
                     .map_err(|error| connect_error(&error))?;
             }
             Err(Unanswered::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
-                return Err(ProxyError::DrainExpired.into());
+                return Err(ProxyError::DrainExpired);
             }
-            Err(Unanswered::Failed(error)) => return Err(error.into()),
+            Err(Unanswered::Failed(error)) => return Err(error),
         }
-    };
-    exchange.answered(answer.status().as_u16(), sent_at.elapsed());
-    // 6: answer.
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // Nobody asked for it: `Upgrade` was not passed on.
-        return Err(ProxyError::BadAnswer.into());
     }
-    Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
 }
 
 /// What hyper lets through and a proxy must not (RFC 9112 §3.2, RFC 9110 §7.2).
@@ -345,14 +373,32 @@ fn connect_error(error: &ConnectError) -> ProxyError {
     }
 }
 
-/// Step 4: the head as the app shall see it.
-fn prepare(
+/// Step 4: the request as the app shall see it.
+async fn prepare(
     worker: &Worker,
-    client: &Client,
     exchange: &Exchange,
     lane: &Lane,
-    head: &mut http::request::Parts,
-) {
+    mut head: http::request::Parts,
+    body: Incoming,
+    upload: Option<Rc<Upload>>,
+) -> Request<RequestBody> {
+    let expects = head.headers.contains_key(EXPECT);
+    let sized = body.size_hint().exact().is_some();
+    prepare_head(worker, exchange, lane, &mut head);
+    if upload.is_some() && !sized {
+        // Said aloud: hyper leaves the body of a GET away otherwise.
+        head.headers
+            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let streams = upload.is_some();
+    let mut body = RequestBody::new(body, upload);
+    if streams && !expects {
+        body.prime().await;
+    }
+    Request::from_parts(head, body)
+}
+
+fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut http::request::Parts) {
     if let Some(authority) = head.uri.authority() {
         // The absolute form's host is the request's host (RFC 9112 §3.2.2).
         if let Ok(value) = HeaderValue::try_from(authority.as_str()) {
@@ -372,7 +418,7 @@ fn prepare(
     prepare_request(
         &mut head.headers,
         rules,
-        &client.peer,
+        exchange.peer(),
         &table.edge.trusted,
         &worker.ids,
         endpoint,
@@ -469,8 +515,9 @@ async fn carry(
         head.headers
             .insert(X_CUTOVER_GENERATION, HeaderValue::from(lane.generation));
     }
-    if head.status == StatusCode::NO_CONTENT {
-        // RFC 9110 §8.6: a 204 has no Content-Length; some apps send one.
+    if head.status == StatusCode::NO_CONTENT || !body.is_end_stream() {
+        // RFC 9110 §8.6: a 204 has no Content-Length; some apps send one. With a body hyper writes what is true of
+        // it: the app's own may stand beside `Transfer-Encoding` (RFC 9112 §6.3) or be a list.
         head.headers.remove(CONTENT_LENGTH);
     }
     let timeouts = &lane.settings.timeouts;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -59,30 +59,48 @@ pub struct Shared {
 #[derive(Debug)]
 pub struct Plane {
     threads: Vec<JoinHandle<()>>,
+    listeners: Arc<Mutex<Vec<Listener>>>,
 }
 
 /// Start a worker for each set of cells in the registry.
 ///
 /// # Errors
 /// A thread or a handle on a listener could not be had.
-pub fn start(shared: &Arc<Shared>, listeners: &[Listener]) -> io::Result<Plane> {
+pub fn start(shared: &Arc<Shared>, listeners: Vec<Listener>) -> io::Result<Plane> {
+    let listeners = Arc::new(Mutex::new(listeners));
     let spawn = |index: usize| {
-        let handles = listeners
-            .iter()
-            .map(Listener::handle)
-            .collect::<io::Result<Vec<_>>>()?;
-        let shared = Arc::clone(shared);
+        let first = handles(&listeners)?;
+        let (shared, listeners) = (Arc::clone(shared), Arc::clone(&listeners));
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || keep_running(index, &shared, &handles))
+            .spawn(move || keep_running(index, &shared, &listeners, first))
     };
     let count = shared.registry.worker_cells.len();
-    Ok(Plane {
-        threads: (0..count).map(spawn).collect::<io::Result<_>>()?,
-    })
+    let threads = (0..count).map(spawn).collect::<io::Result<_>>()?;
+    Ok(Plane { threads, listeners })
+}
+
+/// A handle on each listener, for one worker.
+fn handles(listeners: &Mutex<Vec<Listener>>) -> io::Result<Vec<Listener>> {
+    listeners
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter()
+        .map(Listener::handle)
+        .collect()
 }
 
 impl Plane {
+    /// Let go of the handles that were kept for workers to be started again. To be called before the phase becomes
+    /// [`Phase::Closing`]: the workers' own handles are then the last, and a worker closes its own only when it
+    /// has found the queue empty. A handle kept here would go on queueing clients that nobody accepts.
+    pub fn close_listeners(&self) {
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
     /// Wait until every worker has finished; the phase tells them when.
     pub fn join(self) {
         for thread in self.threads {
@@ -99,13 +117,10 @@ impl Plane {
 }
 
 /// A worker that dies is started again with its index: its claims were released by the fall, its cells remain.
-fn keep_running(index: usize, shared: &Arc<Shared>, listeners: &[Listener]) {
+fn keep_running(index: usize, shared: &Arc<Shared>, listeners: &Mutex<Vec<Listener>>, first: Vec<Listener>) {
+    let mut next = Ok(first);
     loop {
-        let handles = listeners
-            .iter()
-            .map(Listener::handle)
-            .collect::<io::Result<Vec<_>>>();
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(index, shared, handles?)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| run(index, shared, next?)));
         match outcome {
             Ok(Ok(())) => return,
             Ok(Err(error)) => tracing::error!(worker = index, %error, "worker failed; starting it again"),
@@ -115,6 +130,7 @@ fn keep_running(index: usize, shared: &Arc<Shared>, listeners: &[Listener]) {
             return;
         }
         std::thread::sleep(TICK);
+        next = handles(listeners);
     }
 }
 
@@ -237,19 +253,20 @@ impl Worker {
         }
     }
 
-    /// hyper refused a head and has answered by itself; count what it said.
-    pub(super) fn refused_by_parser(&self, error: &hyper::Error) {
+    /// hyper may have refused a head and answered by itself: count what it said. False: it was something else.
+    pub(super) fn refused_by_parser(&self, error: &hyper::Error) -> bool {
         let status = if error.is_parse_too_large() {
             431
         } else if error.is_parse() {
             400
         } else {
-            return;
+            return false;
         };
         self.cells
             .unrouted
             .finished(&unknown_method(), status, Duration::ZERO);
         tracing::debug!(%error, status, "malformed request");
+        true
     }
 
     /// A client did not finish its head; it was told 408.
@@ -294,11 +311,10 @@ impl Worker {
         }
     }
 
-    fn dismiss_idle_clients(&self) {
+    fn each_client(&self, act: impl Fn(&Client)) {
+        // Gathered first: a client that ends takes itself off the list.
         let clients: Vec<_> = self.clients.borrow().values().filter_map(Weak::upgrade).collect();
-        for client in clients {
-            client.dismiss();
-        }
+        clients.iter().for_each(|client| act(client));
     }
 
     /// Bring connections and waiters in line with the newest table, then say so.
@@ -307,6 +323,7 @@ impl Worker {
         let cuts = self.shared.published.cuts(self.index);
         if !cuts.is_empty() {
             self.connections.cut(&cuts);
+            self.each_client(|client| client.cut(&cuts));
         }
         let mut open = std::collections::HashSet::new();
         for app in &table.apps {
@@ -355,7 +372,7 @@ async fn keep_house(worker: &Rc<Worker>) {
             let since: Instant = *closing_since.get_or_insert_with(Instant::now);
             worker.stopping.set(true);
             if since.elapsed() >= LINGER {
-                worker.dismiss_idle_clients();
+                worker.each_client(Client::dismiss);
             }
             if now == Phase::Killed || worker.open.get() == 0 && since.elapsed() >= Duration::from_millis(10)
             {

@@ -27,6 +27,8 @@ pub struct Matcher {
 struct Paths {
     exact: HashMap<Box<str>, Place>,
     prefixes: HashMap<Box<str>, Place>,
+    /// Bytes of the longest prefix: what a client sends beyond it costs nothing.
+    longest: usize,
     /// The service at `/`, apart because most apps have nothing else.
     root: Option<Place>,
 }
@@ -78,7 +80,10 @@ impl Paths {
         match path {
             PathMatch::Exact(path) => drop(self.exact.insert(path.as_str().into(), place)),
             PathMatch::Prefix(prefix) if prefix == "/" => self.root = Some(place),
-            PathMatch::Prefix(prefix) => drop(self.prefixes.insert(prefix.as_str().into(), place)),
+            PathMatch::Prefix(prefix) => {
+                self.longest = self.longest.max(prefix.len());
+                self.prefixes.insert(prefix.as_str().into(), place);
+            }
         }
     }
 
@@ -89,7 +94,11 @@ impl Paths {
             return Some(*place);
         }
         if !self.prefixes.is_empty() {
-            let mut rest = path;
+            // A prefix ends where the path does or before a slash, so the search begins at the last place for that.
+            let mut rest = match path.as_bytes().get(..=self.longest) {
+                Some(start) => &path[..start.iter().rposition(|byte| *byte == b'/').unwrap_or(0)],
+                None => path,
+            };
             loop {
                 if let Some(place) = self.prefixes.get(rest) {
                     return Some(*place);
@@ -218,6 +227,9 @@ mod tests {
             ("/api/v2/x/y", 2),
             ("/api/v2/ping", 3),
             ("/api/v2/ping/", 2),
+            ("/api/v2////////////////////////", 2),
+            ("/apiapiapiapiapi", 0),
+            ("/é/éééééééééééé", 0),
             ("*", 0),
         ] {
             assert_eq!(matcher.find("any.example", path), Some(place(app)), "{path}");

@@ -28,7 +28,12 @@ struct Bench {
 
 impl Bench {
     fn new(blue: &[&str], green: &[&str]) -> Self {
-        let list = |list: &[&str]| list.iter().map(|address| format!("\"{address}\"")).collect::<Vec<_>>().join(", ");
+        let list = |list: &[&str]| {
+            list.iter()
+                .map(|address| format!("\"{address}\""))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let text = format!(
             "[server]\nstate_dir = \"/nowhere\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n[app.web]\nblue = [{}]\ngreen = [{}]\n\
              health = {{ path = \"/healthz\" }}\n",
@@ -41,11 +46,23 @@ impl Bench {
         let drained = Arc::default();
         let built = build(&config, &state, &registry, &drained, None);
         assert!(built.closing.is_empty());
-        Self { config, state, registry, drained, route: built.app }
+        Self {
+            config,
+            state,
+            registry,
+            drained,
+            route: built.app,
+        }
     }
 
     fn rebuild(&mut self) -> Vec<(Color, Arc<crate::upstream::Gate>)> {
-        let built = build(&self.config, &self.state, &self.registry, &self.drained, Some(&self.route));
+        let built = build(
+            &self.config,
+            &self.state,
+            &self.registry,
+            &self.drained,
+            Some(&self.route),
+        );
         self.route = built.app;
         built.closing
     }
@@ -78,10 +95,22 @@ fn build(
 ) -> Built {
     let of = &config.apps["web"];
     let endpoints: ByColor<BTreeMap<String, Vec<EndpointAddress>>> = ByColor::from_fn(|color| {
-        of.services.values().map(|service| (service.name.clone(), service.endpoints[color].clone())).collect()
+        of.services
+            .values()
+            .map(|service| (service.name.clone(), service.endpoints[color].clone()))
+            .collect()
     });
-    let fixed = Fixed { workers: WORKERS, registry, drained };
-    let input = AppInput { config: of, state, degraded: false, endpoints: &endpoints };
+    let fixed = Fixed {
+        workers: WORKERS,
+        registry,
+        drained,
+    };
+    let input = AppInput {
+        config: of,
+        state,
+        degraded: false,
+        endpoints: &endpoints,
+    };
     rebuild(fixed, input, &Resolved::default(), before, Instant::now())
 }
 
@@ -109,7 +138,13 @@ fn a_switch_closes_the_left_color_for_ordinary_traffic_only() {
     let explicit = bench.member(Color::Blue).explicit.as_ref().unwrap().id;
     bench.state.active = Color::Green;
     let closing = bench.rebuild();
-    assert_eq!(closing.iter().map(|(color, gate)| (*color, gate.id)).collect::<Vec<_>>(), [(Color::Blue, open.id)]);
+    assert_eq!(
+        closing
+            .iter()
+            .map(|(color, gate)| (*color, gate.id))
+            .collect::<Vec<_>>(),
+        [(Color::Blue, open.id)]
+    );
     assert!(bench.member(Color::Blue).open.is_none());
     assert_eq!(bench.member(Color::Blue).explicit.as_ref().unwrap().id, explicit);
     assert!(bench.member(Color::Green).open.is_some());
@@ -137,9 +172,15 @@ fn a_color_that_returns_gets_a_new_gate() {
 fn a_hold_closes_the_ordinary_gates_and_a_release_opens_new_ones() {
     let mut bench = two();
     let before = bench.member(Color::Blue).open.as_ref().unwrap().id;
-    bench.state.hold = Some(Hold { since: Timestamp::UNIX_EPOCH, max: Duration::from_secs(5) });
+    bench.state.hold = Some(Hold {
+        since: Timestamp::UNIX_EPOCH,
+        max: Duration::from_secs(5),
+    });
     let closing = bench.rebuild();
-    assert_eq!(closing.iter().map(|(_, gate)| gate.id).collect::<Vec<_>>(), [before]);
+    assert_eq!(
+        closing.iter().map(|(_, gate)| gate.id).collect::<Vec<_>>(),
+        [before]
+    );
     assert_eq!(bench.choose("/", Special::None), Err(Unavailable::Held));
     let health = bench.choose("/healthz", Special::None).unwrap();
     assert!(health.explicit && bench.lane(Color::Blue).pick(0, true, None).is_ok());
@@ -154,19 +195,37 @@ fn a_drained_color_has_no_gate_at_all() {
     let mut bench = two();
     bench.state.colors[Color::Green].drained = true;
     let closing = bench.rebuild();
-    assert_eq!(closing.iter().map(|(color, _)| *color).collect::<Vec<_>>(), [Color::Green]);
+    assert_eq!(
+        closing.iter().map(|(color, _)| *color).collect::<Vec<_>>(),
+        [Color::Green]
+    );
     assert!(bench.member(Color::Green).explicit.is_none());
-    assert_eq!(bench.lane(Color::Green).pick(0, true, None).unwrap_err(), PickError::Empty);
+    assert_eq!(
+        bench.lane(Color::Green).pick(0, true, None).unwrap_err(),
+        PickError::Empty
+    );
 }
 
 #[test]
 fn an_endpoint_that_leaves_takes_its_gates_along() {
     let mut bench = Bench::new(&["127.0.0.1:1", "127.0.0.1:3"], &["127.0.0.1:2"]);
-    let service = bench.config.apps.get_mut("web").unwrap().services.get_mut("web").unwrap();
+    let service = bench
+        .config
+        .apps
+        .get_mut("web")
+        .unwrap()
+        .services
+        .get_mut("web")
+        .unwrap();
     let gone = service.endpoints[Color::Blue].remove(0);
     let closing = bench.rebuild();
     assert_eq!(closing.len(), 2);
-    assert!(bench.route.services[0].pools[Color::Blue].members.iter().all(|member| member.endpoint.key.address != gone));
+    assert!(
+        bench.route.services[0].pools[Color::Blue]
+            .members
+            .iter()
+            .all(|member| member.endpoint.key.address != gone)
+    );
 }
 
 #[test]
@@ -174,8 +233,14 @@ fn a_closed_gate_says_load_again_and_an_empty_pool_says_nothing_there() {
     let bench = two();
     let gate = bench.member(Color::Blue).open.as_ref().unwrap();
     gate.close();
-    assert_eq!(bench.lane(Color::Blue).pick(0, false, None).unwrap_err(), PickError::Closed);
-    assert_eq!(bench.lane(Color::Green).pick(0, false, None).unwrap_err(), PickError::Empty);
+    assert_eq!(
+        bench.lane(Color::Blue).pick(0, false, None).unwrap_err(),
+        PickError::Closed
+    );
+    assert_eq!(
+        bench.lane(Color::Green).pick(0, false, None).unwrap_err(),
+        PickError::Empty
+    );
 }
 
 #[test]
@@ -198,7 +263,10 @@ fn the_last_endpoint_of_the_active_color_serves_while_failing_but_not_while_unre
     bench.health(Color::Blue, Health::Failing);
     assert!(bench.lane(Color::Blue).pick(0, false, None).is_ok());
     bench.health(Color::Blue, Health::Unreachable);
-    assert_eq!(bench.lane(Color::Blue).pick(0, false, None).unwrap_err(), PickError::Empty);
+    assert_eq!(
+        bench.lane(Color::Blue).pick(0, false, None).unwrap_err(),
+        PickError::Empty
+    );
 }
 
 #[test]
@@ -207,7 +275,9 @@ fn a_share_goes_to_the_candidate_and_spills_when_it_is_sick() {
     bench.state.weight = Weight::candidate(25).unwrap();
     bench.rebuild();
     let green = |bench: &Bench| {
-        (0..10_000).filter(|_| bench.choose("/", Special::None).unwrap().color == Color::Green).count()
+        (0..10_000)
+            .filter(|_| bench.choose("/", Special::None).unwrap().color == Color::Green)
+            .count()
     };
     let share = green(&bench);
     assert!((2_400..=2_600).contains(&share), "{share} of 10,000");

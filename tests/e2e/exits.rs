@@ -38,7 +38,7 @@ fn exit_0_done_and_already_so() {
     assert_eq!(site.admin().state().0, Color::Green);
     site.cli(&["status"]).expect(0).says(&["green", "web"]);
     site.cli(&["history"]).expect(0).says(&["switch", "rollback"]);
-    site.cli(&["check", "-c", site.config().to_str().unwrap()])
+    site.cli_plain(&["check", "-c", site.config().to_str().unwrap()])
         .expect(0);
     server.stop();
 }
@@ -64,7 +64,7 @@ fn exit_2_usage() {
     for (args, word) in [
         (&["swich", "green"][..], "switch"),
         (&["switch", "gren"], "green"),
-        (&["switch"], "blue"),
+        (&["switch"], "<TO>"),
         (&["weight", "green=lots"], "green=lots"),
         (&["run", "--no-such-flag"], "--no-such-flag"),
     ] {
@@ -195,7 +195,7 @@ fn exit_8_not_permitted() {
     let door = nobody();
     let site = Site::simple(blue.address, green.address);
     let token = site.path().join("token");
-    std::fs::write(&token, "right-horse\n").unwrap();
+    std::fs::write(&token, "right-horse-battery-staple\n").unwrap();
     let admin = format!("[admin]\naddress = \"{door}\"\ntoken_file = {token:?}\n\n");
     site.write(&(admin + &simple(&blue.address.to_string(), &green.address.to_string(), "")));
     let server = site.run();
@@ -203,7 +203,7 @@ fn exit_8_not_permitted() {
     site.cli_plain(&["status", "--admin", &url]).expect(0);
     site.cli_plain(&["switch", "green", "--admin", &url]).expect(8);
     let wrong = site.path().join("wrong");
-    std::fs::write(&wrong, "wrong-horse\n").unwrap();
+    std::fs::write(&wrong, "wrong-horse-battery-staple\n").unwrap();
     let with = |file: &Path| {
         let mut command = std::process::Command::new(crate::server::binary());
         command

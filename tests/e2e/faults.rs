@@ -66,6 +66,8 @@ blue = ["{bad}"]
             assert_eq!(answer.status, 200);
             assert_eq!(answer.json()["path"], "/fine");
         }
+        // An open connection would make the shutdown linger.
+        drop(other);
         self.server.stop();
     }
 }

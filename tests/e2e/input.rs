@@ -14,12 +14,13 @@ use crate::judge::Color;
 use crate::server::{PATIENCE, Site, cli_in, eventually, simple};
 use crate::wire::Client;
 
-const ELSEWHERE: &str = "127.0.0.1:9";
+/// Where nothing listens, in two colors.
+const NOBODY: [&str; 2] = ["127.0.0.1:9", "127.0.0.1:10"];
 
 #[test]
 fn a_wrong_missing_or_binary_config_is_named_with_its_place() {
     let _machine = alone();
-    let site = Site::simple(ELSEWHERE, ELSEWHERE);
+    let site = Site::simple(NOBODY[0], NOBODY[1]);
     let config = site.config();
     let config = config.to_str().unwrap();
     let check = |content: &[u8], words: &[&str]| {
@@ -54,7 +55,7 @@ fn a_wrong_missing_or_binary_config_is_named_with_its_place() {
 #[test]
 fn a_config_of_100_mb_is_refused_at_once() {
     let _machine = alone();
-    let site = Site::simple(ELSEWHERE, ELSEWHERE);
+    let site = Site::simple(NOBODY[0], NOBODY[1]);
     let mut file = std::io::BufWriter::new(std::fs::File::create(site.config()).unwrap());
     let line = [b'#'; 1023];
     for _ in 0..100 * 1024 {
@@ -179,7 +180,7 @@ fn a_socket_of_a_dead_process_is_taken_over_and_one_of_a_living_is_not() {
     // The same state directory: refused, with the pid that has it.
     let second = Site::simple(blue.address, green.address);
     let both = second
-        .text(&simple(ELSEWHERE, ELSEWHERE, ""))
+        .text(&simple(NOBODY[0], NOBODY[1], ""))
         .replace(second.state().to_str().unwrap(), site.state().to_str().unwrap());
     std::fs::write(second.config(), both).unwrap();
     let end = second.try_run().err().expect("the state directory is in use");
@@ -195,7 +196,7 @@ fn a_socket_of_a_dead_process_is_taken_over_and_one_of_a_living_is_not() {
     let admin = format!(
         "[admin]\nsocket = {:?}\n\n{}",
         site.socket(),
-        simple(ELSEWHERE, ELSEWHERE, "")
+        simple(NOBODY[0], NOBODY[1], "")
     );
     second.write(&admin);
     let end = second.try_run().err().expect("the socket is in use");
@@ -209,12 +210,12 @@ fn a_socket_of_a_dead_process_is_taken_over_and_one_of_a_living_is_not() {
 #[test]
 fn a_state_directory_that_cannot_be_written_stops_the_start() {
     let _machine = alone();
-    let site = Site::simple(ELSEWHERE, ELSEWHERE);
+    let site = Site::simple(NOBODY[0], NOBODY[1]);
     // Root may write anywhere, but not below a file.
     std::fs::write(site.path().join("file"), "").unwrap();
     let below = site.path().join("file/state");
     let text = site
-        .text(&simple(ELSEWHERE, ELSEWHERE, ""))
+        .text(&simple(NOBODY[0], NOBODY[1], ""))
         .replace(site.state().to_str().unwrap(), below.to_str().unwrap());
     std::fs::write(site.config(), text).unwrap();
     let end = site.try_run().err().expect("no state directory");
@@ -272,7 +273,7 @@ fn a_full_disk_refuses_the_change_and_never_the_traffic() {
         let answer = site.cli(&["switch", other.name()]);
         if answer.code == 1 {
             refused += 1;
-            answer.says(&["switch"]);
+            answer.says(&["space", "nothing changed"]);
             break;
         }
         assert_eq!(answer.code, 0, "{answer:?}");

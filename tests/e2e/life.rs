@@ -99,6 +99,26 @@ fn a_slow_request_is_finished_and_a_second_sigterm_does_not_wait() {
 }
 
 #[test]
+fn a_silent_kept_connection_does_not_hold_the_shutdown() {
+    let _machine = alone();
+    let (blue, green) = (Backend::says("blue"), Backend::says("green"));
+    let site = Site::simple(blue.address, green.address);
+    let mut server = site.run();
+    let mut client = site.client();
+    assert_eq!(client.get("/").expect("an answer").status, 200);
+    let asked = Instant::now();
+    server.signal(Signal::TERM);
+    // Closed after a linger of 2 s (decision 33), not when some timeout of its own is over (10 s and more).
+    let status = server.wait(PATIENCE).expect("it ends");
+    assert_eq!(status.code(), Some(0), "{}", server.stderr());
+    assert!(
+        asked.elapsed() < Duration::from_secs(6),
+        "it took {:?}",
+        asked.elapsed()
+    );
+}
+
+#[test]
 fn the_grace_bounds_the_shutdown() {
     let _machine = alone();
     let ((blue, arrivals), green) = (Backend::says_when_slow("blue"), Backend::says("green"));
@@ -155,7 +175,8 @@ fn without_a_file_run_takes_flags() {
         .unwrap();
     let outcome = std::panic::catch_unwind(|| {
         let answer = eventually("it serves", PATIENCE, || {
-            Client::connect(site.address()).ok()?.get("/").ok()
+            let answer = Client::connect(site.address()).ok()?.get("/").ok()?;
+            (answer.status == 200).then_some(answer)
         });
         assert_eq!(answer.json()["color"], "blue");
         let switch = || crate::server::cli_in(site.path(), &["switch", "green"]);

@@ -219,6 +219,14 @@ impl Server {
         );
     }
 
+    /// The listener answers, and not with "the first active color is not decided yet": a first start looks around first.
+    fn decided(&self) -> bool {
+        let answer = Client::connect(self.address)
+            .ok()
+            .and_then(|mut client| client.get("/healthz").ok());
+        answer.is_some_and(|answer| answer.status != 503 || !answer.text().contains("not decided yet"))
+    }
+
     fn wait_ready(&mut self) -> Result<(), Ended> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -233,7 +241,7 @@ impl Server {
             }
             let answers = Client::connect_unix(&self.socket)
                 .is_ok_and(|mut client| client.get("/v1/apps").is_ok_and(|answer| answer.status == 200));
-            if answers && TcpStream::connect(self.address).is_ok() {
+            if answers && self.decided() {
                 return Ok(());
             }
             assert!(
