@@ -16,5 +16,7 @@ mod lifecycle;
 mod limits;
 mod routing;
 
+mod operating;
 mod smuggling;
+mod switching;
 mod upstream;
