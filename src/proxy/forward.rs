@@ -501,6 +501,10 @@ async fn carry(
     is_proof: bool,
 ) -> Response<ReplyBody> {
     let (mut head, body) = answer.into_parts();
+    if head.headers.contains_key(TRANSFER_ENCODING) {
+        // It was read as chunked, so its length is not the one it names (RFC 9112 §6.3).
+        head.headers.remove(CONTENT_LENGTH);
+    }
     prepare_response(&mut head.headers, &lane.settings.headers);
     if let Some((name, value)) = &lane.exposed {
         head.headers.insert(name.clone(), value.clone());

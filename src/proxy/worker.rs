@@ -227,6 +227,7 @@ impl Worker {
 
     /// Keep a connection whose answer is through. Its task may need a moment to see that.
     pub(super) fn keep_line(self: &Rc<Self>, mut line: Line<RequestBody>, keep: Duration) {
+        line.answered();
         if line.is_ready() {
             self.connections.give_back(line, Instant::now(), keep);
             return;

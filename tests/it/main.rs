@@ -14,3 +14,7 @@ mod headers;
 mod interim;
 mod lifecycle;
 mod limits;
+mod routing;
+
+mod smuggling;
+mod upstream;
