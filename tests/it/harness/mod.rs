@@ -8,7 +8,6 @@ pub mod backend;
 pub mod proxy;
 pub mod wire;
 
-pub use admin::Reply;
 pub use backend::{Backend, ok};
 pub use proxy::{Proxy, Setup};
 pub use wire::{Broken, Message, Wire, requests_in};
