@@ -92,7 +92,11 @@ impl Controller {
         let diff = config::diff(&old, &loaded.config);
         let needs_restart = config::needs_restart(&old, &loaded.config);
         let new = Arc::new(keep_what_needs_a_restart(&old, loaded.config.clone()));
-        if let Err(refusal) = self.commit_endpoints(&old, &new, &by).await {
+        let stored = match self.refuse_degraded(&old, &new) {
+            Ok(()) => self.commit_endpoints(&old, &new, &by).await,
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = stored {
             self.refuse_file(refusal.to_string());
             return Err(refusal);
         }

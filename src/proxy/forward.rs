@@ -40,14 +40,14 @@ pub(super) async fn forward(
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Infallible> {
     let (head, body) = request.into_parts();
-    let serving = Serving(client);
-    serving.0.begins(!body.is_end_stream());
-    let exchange = Exchange::begin(&worker, &serving.0.peer, &head);
+    let serving = Serving::begin(client, &head, &body);
+    let exchange = Exchange::begin(&worker, serving, &head);
     let was_http10 = head.version == Version::HTTP_10;
     // After a refusal it is the client's choice whether the body still comes (RFC 9110 §10.1.1): nothing may follow.
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
-    let outcome = match serving.0.front.redirect {
-        None => attempt(&worker, &serving.0, &exchange, head, body).await,
+    let front = Rc::clone(&exchange.client().front);
+    let outcome = match front.redirect {
+        None => attempt(&worker, &exchange, head, body).await,
         Some(status) => redirect(status, &exchange, &head).map_err(Failure::from),
     };
     let mut response = match outcome {
@@ -62,7 +62,7 @@ pub(super) async fn forward(
             response.map(|body| body.accounted(&exchange))
         }
     };
-    if let Some(hsts) = &serving.0.front.hsts {
+    if let Some(hsts) = &front.hsts {
         // Two would be none (RFC 6797 §8.1), and the app knows better what it wants.
         response
             .headers_mut()
@@ -77,11 +77,23 @@ pub(super) async fn forward(
     if !was_http10 {
         *response.version_mut() = Version::HTTP_11;
     }
-    Ok(response.map(|body| body.serving(serving)))
+    Ok(response)
 }
 
-/// The client's connection is busy as long as this lives; it moves from the request's path into the answer's body.
+/// The client's connection is busy as long as this lives: until both bodies of the request are through.
 pub(super) struct Serving(Rc<Client>);
+
+impl Serving {
+    fn begin(client: Rc<Client>, head: &http::request::Parts, body: &Incoming) -> Self {
+        client.begins(!body.is_end_stream(), head.version == Version::HTTP_10);
+        Self(client)
+    }
+
+    /// Whose request it is.
+    pub(super) fn client(&self) -> &Client {
+        &self.0
+    }
+}
 
 impl Drop for Serving {
     fn drop(&mut self) {
@@ -104,24 +116,47 @@ impl From<ProxyError> for Failure {
 
 async fn attempt(
     worker: &Rc<Worker>,
-    client: &Rc<Client>,
     exchange: &Rc<Exchange>,
     mut head: http::request::Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Failure> {
+    let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
+    let (lane, line) = reach(worker, exchange, &head, &body, proof.as_ref()).await?;
+    let upload = (!body.is_end_stream()).then(|| {
+        let limits = &lane.settings.limits;
+        Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
+    });
+    let request = prepare(worker, exchange, &lane, head, body, upload.clone()).await;
+    let sent_at = StdInstant::now();
+    let (answer, line) = send(worker, exchange, &lane, line, request, upload.as_deref()).await?;
+    exchange.answered(answer.status().as_u16(), sent_at.elapsed());
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked for it: `Upgrade` was not passed on.
+        return Err(ProxyError::BadAnswer.into());
+    }
+    Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
+}
+
+/// Steps 1 to 3, and the connection: only a failed connect, with which nothing was sent, is tried again.
+async fn reach(
+    worker: &Rc<Worker>,
+    exchange: &Exchange,
+    head: &http::request::Parts,
+    body: &Incoming,
+    proof: Option<&Proof>,
+) -> Result<(Arc<Lane>, Line<RequestBody>), Failure> {
     let mut hosts = HostBuffer::new();
-    let host = check_head(&head, &mut hosts)?;
+    let host = check_head(head, &mut hosts)?;
+    let client = exchange.client();
     if let Some(name) = &client.name
         && !client.front.answers_for(name, host)
     {
         return Err(ProxyError::Misdirected.into());
     }
-    let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
     let mut tried = None;
     let mut tries = 0;
-    let (lane, mut line) = loop {
-        // 1–3: route, choose, claim. Synchronous; the table's guard is gone when this returns.
-        let lane = match decide(worker, exchange, host, head.uri.path(), proof.as_ref(), tried)? {
+    loop {
+        let lane = match decide(worker, exchange, host, head.uri.path(), proof, tried)? {
             Decision::Send(lane) => lane,
             Decision::Wait(queue) => {
                 hold(worker, &queue).await?;
@@ -129,11 +164,10 @@ async fn attempt(
             }
         };
         if tries == 0 {
-            check_limits(&lane, &head, &body)?;
+            check_limits(&lane, head, body)?;
         }
-        // 5: reuse or dial. Only a failed connect comes back here: nothing was sent.
-        match line_for(worker, exchange, &lane, may_repeat(&head.method, &body)).await {
-            Ok(line) => break (lane, line),
+        match line_for(worker, exchange, &lane, may_repeat(&head.method, body)).await {
+            Ok(line) => return Ok((lane, line)),
             Err(error) => {
                 tries += 1;
                 tried = exchange.with_claim(|claim| claim.endpoint().id);
@@ -143,56 +177,41 @@ async fn attempt(
                 }
             }
         }
-    };
-    // 4: prepare.
-    let upload = (!body.is_end_stream()).then(|| {
-        let limits = &lane.settings.limits;
-        Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
-    });
-    let expects = head.headers.contains_key(EXPECT);
-    prepare(worker, client, exchange, &lane, &mut head);
-    if upload.is_some() && body.size_hint().exact().is_none() {
-        // Said aloud: hyper leaves the body of a GET away otherwise.
-        head.headers
-            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let mut body = RequestBody::new(body, upload.clone());
-    if upload.is_some() && !expects {
-        body.prime().await;
-    }
-    let method = head.method.clone();
-    let mut request = Request::from_parts(head, body);
-    // 5: send. What was never sent is sent again on another connection; anything else is not.
-    let sent_at = StdInstant::now();
+}
+
+/// Step 5. What was never sent is sent again on another connection; anything else is not.
+async fn send(
+    worker: &Rc<Worker>,
+    exchange: &Exchange,
+    lane: &Lane,
+    mut line: Line<RequestBody>,
+    mut request: Request<RequestBody>,
+    upload: Option<&Upload>,
+) -> Result<(Response<Incoming>, Line<RequestBody>), ProxyError> {
+    let method = request.method().clone();
     let mut resends = 0;
-    let answer = loop {
+    loop {
         exchange.with_claim(|claim| line.carries(claim.gate()));
-        match answer_in_time(line.sender().try_send_request(request), &lane, upload.as_deref()).await {
-            Ok(answer) => break answer,
+        match answer_in_time(line.sender().try_send_request(request), lane, upload).await {
+            Ok(answer) => return Ok((answer, line)),
             // An app that closes every connection at once would be dialled for ever.
-            Err(Unanswered::NeverSent(_)) if resends == RESENDS => return Err(ProxyError::Reset.into()),
+            Err(Unanswered::NeverSent(_)) if resends == RESENDS => return Err(ProxyError::Reset),
             Err(Unanswered::NeverSent(again)) => {
                 resends += 1;
                 request = *again;
                 exchange.retried();
                 let repeat = may_repeat(&method, request.body());
-                line = line_for(worker, exchange, &lane, repeat)
+                line = line_for(worker, exchange, lane, repeat)
                     .await
                     .map_err(|error| connect_error(&error))?;
             }
             Err(Unanswered::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
-                return Err(ProxyError::DrainExpired.into());
+                return Err(ProxyError::DrainExpired);
             }
-            Err(Unanswered::Failed(error)) => return Err(error.into()),
+            Err(Unanswered::Failed(error)) => return Err(error),
         }
-    };
-    exchange.answered(answer.status().as_u16(), sent_at.elapsed());
-    // 6: answer.
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // Nobody asked for it: `Upgrade` was not passed on.
-        return Err(ProxyError::BadAnswer.into());
     }
-    Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
 }
 
 /// The same place, under https and its usual port.
@@ -400,14 +419,32 @@ fn connect_error(error: &ConnectError) -> ProxyError {
     }
 }
 
-/// Step 4: the head as the app shall see it.
-fn prepare(
+/// Step 4: the request as the app shall see it.
+async fn prepare(
     worker: &Worker,
-    client: &Client,
     exchange: &Exchange,
     lane: &Lane,
-    head: &mut http::request::Parts,
-) {
+    mut head: http::request::Parts,
+    body: Incoming,
+    upload: Option<Rc<Upload>>,
+) -> Request<RequestBody> {
+    let expects = head.headers.contains_key(EXPECT);
+    let sized = body.size_hint().exact().is_some();
+    prepare_head(worker, exchange, lane, &mut head);
+    if upload.is_some() && !sized {
+        // Said aloud: hyper leaves the body of a GET away otherwise.
+        head.headers
+            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let streams = upload.is_some();
+    let mut body = RequestBody::new(body, upload);
+    if streams && !expects {
+        body.prime().await;
+    }
+    Request::from_parts(head, body)
+}
+
+fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut http::request::Parts) {
     if let Some(authority) = head.uri.authority() {
         // The absolute form's host is the request's host (RFC 9112 §3.2.2).
         if let Ok(value) = HeaderValue::try_from(authority.as_str()) {
@@ -427,7 +464,7 @@ fn prepare(
     prepare_request(
         &mut head.headers,
         rules,
-        &client.peer,
+        exchange.peer(),
         &table.edge.trusted,
         &worker.ids,
         endpoint,
@@ -510,6 +547,10 @@ async fn carry(
     is_proof: bool,
 ) -> Response<ReplyBody> {
     let (mut head, body) = answer.into_parts();
+    if head.headers.contains_key(TRANSFER_ENCODING) {
+        // It was read as chunked, so its length is not the one it names (RFC 9112 §6.3).
+        head.headers.remove(CONTENT_LENGTH);
+    }
     prepare_response(&mut head.headers, &lane.settings.headers);
     if let Some((name, value)) = &lane.exposed {
         head.headers.insert(name.clone(), value.clone());

@@ -9,6 +9,10 @@ use super::{
 
 /// What [`apply`] made of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "made once a command and taken apart at once: a box would only be in the way"
+)]
 pub enum Transition {
     /// The next state; its generation is one higher. To be committed, then published.
     Changed(AppState, Applied),
@@ -180,10 +184,6 @@ impl Step<'_> {
 
     fn switch(&self, to: Color, facts: &HealthFacts, force: bool) -> Result<Transition, Rejection> {
         if to == self.state.active {
-            if self.state.colors[to].drained {
-                // Drained by force while active: saying `switch` to it again puts it back into service.
-                return Ok(self.undrain(to));
-            }
             if self.state.weight == Weight::ZERO {
                 return Ok(Transition::NoChange);
             }
@@ -191,18 +191,6 @@ impl Step<'_> {
         }
         self.judge(to, facts, force)?;
         Ok(self.move_to(to))
-    }
-
-    fn undrain(&self, color: Color) -> Transition {
-        let mut next = self.next();
-        next.colors[color].drained = false;
-        Transition::Changed(
-            next,
-            Applied::Switched {
-                from: color,
-                to: color,
-            },
-        )
     }
 
     /// All traffic to `to`, remembering where it came from.

@@ -9,7 +9,6 @@ pub mod proxy;
 pub mod tls;
 pub mod wire;
 
-pub use admin::Reply;
 pub use backend::{Backend, ok};
 pub use proxy::{Proxy, Setup};
 pub use wire::{Broken, Message, Wire, requests_in};
