@@ -259,13 +259,8 @@ impl App {
         let metrics = Arc::<ControlMetrics>::default();
         let published = Published::new(empty_table(&config), config.server.workers);
         let verify_secret = secret().map_err(system("reading /dev/urandom"))?;
-        let file_watch = watch_file(self.source.file.as_ref());
-        let certificates: Vec<Arc<Certificates>> = self
-            .terminators
-            .iter()
-            .flatten()
-            .map(|one| Arc::clone(one.certificates()))
-            .collect();
+        let (changes, _guard) = watch_file(self.source.file.as_ref());
+        let certificates = certificates_of(&self.terminators);
         let (certificate_changes, _certificate_guard) = watch_certificates(certificates.clone());
         let (phase, phases) = watch::channel(Phase::Running);
         let (stop, _) = shutdown::channel();
@@ -293,16 +288,14 @@ impl App {
         let (control, handle) = Control::start(parts).await;
         let plane = proxy::start(&shared, self.listeners).map_err(system("starting the workers"))?;
         let names = addresses.iter().map(ToString::to_string).collect();
-        let dropped = self.log.dropped();
         let apps = Box::new(move || crate::control::gauges(&published));
         let in_use = Box::new(move || certificates.iter().flat_map(|one| one.views()).collect());
-        let exposition = Exposition::new(registry, metrics, names, dropped, apps, in_use);
+        let exposition = Exposition::new(registry, metrics, names, self.log.dropped(), apps, in_use);
         let extras = admin::Extras {
             metrics: Arc::new(move || exposition.render()),
             not_live: Arc::new(Vec::new),
         };
         announce(&addresses, self.doors.socket(), self.doors.tcp_address());
-        let (changes, _guard) = file_watch;
         let control = tokio::task::spawn_local(control.run(changes, certificate_changes, stop.watcher()));
         let (close_doors, mut closed) = shutdown::channel();
         let until_closed = async move { closed.requested().await };
@@ -347,6 +340,12 @@ fn terminators(listeners: &[config::Listener]) -> Result<Vec<Option<Arc<Terminat
         Ok(Some(Arc::new(terminator)))
     });
     terminators.collect()
+}
+
+/// Every listener's certificates.
+fn certificates_of(terminators: &[Option<Arc<Terminator>>]) -> Vec<Arc<Certificates>> {
+    let with_tls = terminators.iter().flatten();
+    with_tls.map(|one| Arc::clone(one.certificates())).collect()
 }
 
 /// The listeners as the control plane knows them.

@@ -210,7 +210,7 @@ pub(super) struct Listener {
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Tls {
     /// Chosen by server name; the first is the default. Reloaded when the files change.
     #[schemars(required, extend("minItems" = 1))]

@@ -225,13 +225,9 @@ fn redirect(
     if host.is_empty() {
         return Err(ProxyError::Malformed("no Host field to redirect by"));
     }
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-    // `OPTIONS *` has no path.
-    let target = if target.starts_with('/') { target } else { "/" };
-    let location = HeaderValue::try_from(format!("https://{host}{target}"))
-        .map_err(|_| ProxyError::Malformed("invalid target"))?;
+    let mut response =
+        reply::redirect(status, host, &head.uri).ok_or(ProxyError::Malformed("invalid target"))?;
     exchange.redirected(status.as_u16());
-    let mut response = reply::redirect(status, location);
     if head.headers.contains_key(EXPECT) {
         response
             .headers_mut()

@@ -124,8 +124,8 @@ fn a_bad_certificate_is_found_by_the_check_and_not_by_reading() {
     assert_eq!(
         places,
         [
-            ("bad_certificate", line("ca.pem")),
-            ("bad_certificate", line("a.pem"))
+            ("bad_certificate", line("/ca.pem")),
+            ("bad_certificate", line("/a.pem"))
         ]
     );
     let shown = found.to_string();
