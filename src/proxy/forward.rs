@@ -50,16 +50,13 @@ pub(super) async fn forward(
         None => attempt(&worker, &exchange, head, body).await,
         Some(status) => redirect(status, &exchange, &head).map_err(Failure::from),
     };
+    let mut closes = worker.stopping() || (expects && front.redirect.is_some());
     let mut response = match outcome {
         Ok(response) => response,
         Err(Failure { error, message }) => {
             exchange.refused(error);
-            let mut response = reply::refusal(error, message.as_deref());
-            if expects {
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(CONNECTION, close);
-            }
-            response.map(|body| body.accounted(&exchange))
+            closes |= expects;
+            reply::refusal(error, message.as_deref()).map(|body| body.accounted(&exchange))
         }
     };
     if let Some(hsts) = &front.hsts {
@@ -69,7 +66,7 @@ pub(super) async fn forward(
             .entry(STRICT_TRANSPORT_SECURITY)
             .or_insert_with(|| hsts.clone());
     }
-    if worker.stopping() {
+    if closes {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -225,14 +222,8 @@ fn redirect(
     if host.is_empty() {
         return Err(ProxyError::Malformed("no Host field to redirect by"));
     }
-    let mut response =
-        reply::redirect(status, host, &head.uri).ok_or(ProxyError::Malformed("invalid target"))?;
+    let response = reply::redirect(status, host, &head.uri).ok_or(ProxyError::Malformed("invalid target"))?;
     exchange.redirected(status.as_u16());
-    if head.headers.contains_key(EXPECT) {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     Ok(response.map(|body| body.accounted(exchange)))
 }
 
