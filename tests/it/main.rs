@@ -14,9 +14,8 @@ mod headers;
 mod interim;
 mod lifecycle;
 mod limits;
-mod routing;
-
 mod operating;
+mod routing;
 mod smuggling;
 mod switching;
 mod upstream;
