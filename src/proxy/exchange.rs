@@ -160,7 +160,9 @@ impl Exchange {
     }
 
     fn failed_for_the_client(&self) -> bool {
-        self.cut.get().is_some_and(|why| why != CUT_BY_CLIENT)
+        self.cut
+            .get()
+            .is_some_and(|why| why != CUT_BY_CLIENT && why != ENDED_BY_POLICY)
             || self
                 .error
                 .get()
@@ -170,6 +172,9 @@ impl Exchange {
 
 /// The reason noted when the client itself ended an answer.
 pub(super) const CUT_BY_CLIENT: &str = "client went away in mid-answer";
+
+/// The reason noted when a stream was ended well by its app's stream policy.
+pub(super) const ENDED_BY_POLICY: &str = "stream ended by policy";
 
 impl Logged {
     fn of(peer: &Rc<Peer>, head: &http::request::Parts) -> Self {

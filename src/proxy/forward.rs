@@ -21,6 +21,8 @@ use super::headers::{
     X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, prepare_request, prepare_response,
 };
 use super::reply;
+use super::sse::Events;
+use super::upgrade;
 use super::worker::{Proof, Worker};
 use crate::config::HostHeader;
 use crate::routing::{HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
@@ -56,6 +58,9 @@ pub(super) async fn forward(
             response.map(|body| body.accounted(&exchange))
         }
     };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(response);
+    }
     if worker.stopping() {
         response
             .headers_mut()
@@ -132,11 +137,15 @@ async fn attempt(
         Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
     });
     let expects = head.headers.contains_key(EXPECT);
+    let wanted = upgrade::wanted(&head, upload.is_some());
     prepare(worker, client, exchange, &lane, &mut head);
     if upload.is_some() && body.size_hint().exact().is_none() {
         // Said aloud: hyper leaves the body of a GET away otherwise.
         head.headers
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if let Some(wanted) = &wanted {
+        upgrade::ask(&mut head.headers, wanted);
     }
     let mut body = RequestBody::new(body, upload.clone());
     if upload.is_some() && !expects {
@@ -147,8 +156,12 @@ async fn attempt(
     // 5: send. What was never sent is sent again on another connection; anything else is not.
     let sent_at = StdInstant::now();
     let mut resends = 0;
+    let mut freed = None;
     let answer = loop {
         exchange.with_claim(|claim| line.carries(claim.gate()));
+        if wanted.is_some() {
+            freed = Some(line.inherit());
+        }
         match answer_in_time(line.sender().try_send_request(request), &lane, upload.as_deref()).await {
             Ok(answer) => break answer,
             // An app that closes every connection at once would be dialled for ever.
@@ -171,8 +184,9 @@ async fn attempt(
     exchange.answered(answer.status().as_u16(), sent_at.elapsed());
     // 6: answer.
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // Nobody asked for it: `Upgrade` was not passed on.
-        return Err(ProxyError::BadAnswer.into());
+        let upgrade = wanted.zip(freed);
+        let switched = upgrade::switched(worker, client, exchange, &lane, upgrade, answer).await;
+        return switched.map_err(Failure::from);
     }
     Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
 }
@@ -460,7 +474,7 @@ fn why_unanswered(error: &hyper::Error, upload: Option<&Upload>) -> ProxyError {
 async fn carry(
     worker: &Rc<Worker>,
     exchange: &Rc<Exchange>,
-    lane: &Lane,
+    lane: &Arc<Lane>,
     line: Line<RequestBody>,
     answer: Response<Incoming>,
     is_proof: bool,
@@ -481,9 +495,11 @@ async fn carry(
         // it: the app's own may stand beside `Transfer-Encoding` (RFC 9112 §6.3) or be a list.
         head.headers.remove(CONTENT_LENGTH);
     }
-    let timeouts = &lane.settings.timeouts;
-    let exchange = Rc::clone(exchange);
-    let keep = timeouts.upstream_idle;
-    let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, keep, timeouts.idle).await;
+    let events = Events::of(worker, exchange, lane, &head.headers, &body);
+    if events.is_some() {
+        line.carries_stream();
+    }
+    let (exchange, timeouts) = (Rc::clone(exchange), &lane.settings.timeouts);
+    let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, timeouts, events).await;
     Response::from_parts(head, body)
 }
