@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant as StdInstant;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -151,44 +151,54 @@ async fn attempt(
     if upload.is_some() && !expects {
         body.prime().await;
     }
-    let method = head.method.clone();
-    let mut request = Request::from_parts(head, body);
-    // 5: send. What was never sent is sent again on another connection; anything else is not.
+    // 5: send.
+    let request = Request::from_parts(head, body);
     let sent_at = StdInstant::now();
+    let (answer, freed) = send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await?;
+    exchange.answered(answer.status().as_u16(), sent_at.elapsed());
+    // 6: answer.
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let asked = wanted.zip(freed);
+        return Ok(upgrade::switched(worker, client, exchange, &lane, asked, answer).await?);
+    }
+    Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
+}
+
+/// Send a request and wait for the head of its answer. What was never sent is sent again on another connection;
+/// anything else is not. With the answer to a wish to switch protocols comes the connection's inheritance.
+async fn send(
+    worker: &Rc<Worker>,
+    exchange: &Exchange,
+    lane: &Lane,
+    line: &mut Line<RequestBody>,
+    mut request: Request<RequestBody>,
+    upload: Option<&Upload>,
+) -> Result<(Response<Incoming>, Option<upgrade::Inheritance>), ProxyError> {
+    let method = request.method().clone();
+    let asks = request.headers().contains_key(UPGRADE);
     let mut resends = 0;
-    let mut freed = None;
-    let answer = loop {
+    loop {
         exchange.with_claim(|claim| line.carries(claim.gate()));
-        if wanted.is_some() {
-            freed = Some(line.inherit());
-        }
-        match answer_in_time(line.sender().try_send_request(request), &lane, upload.as_deref()).await {
-            Ok(answer) => break answer,
+        let freed = asks.then(|| line.inherit());
+        match answer_in_time(line.sender().try_send_request(request), lane, upload).await {
+            Ok(answer) => return Ok((answer, freed)),
             // An app that closes every connection at once would be dialled for ever.
-            Err(Unanswered::NeverSent(_)) if resends == RESENDS => return Err(ProxyError::Reset.into()),
+            Err(Unanswered::NeverSent(_)) if resends == RESENDS => return Err(ProxyError::Reset),
             Err(Unanswered::NeverSent(again)) => {
                 resends += 1;
                 request = *again;
                 exchange.retried();
                 let repeat = may_repeat(&method, request.body());
-                line = line_for(worker, exchange, &lane, repeat)
+                *line = line_for(worker, exchange, lane, repeat)
                     .await
                     .map_err(|error| connect_error(&error))?;
             }
             Err(Unanswered::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
-                return Err(ProxyError::DrainExpired.into());
+                return Err(ProxyError::DrainExpired);
             }
-            Err(Unanswered::Failed(error)) => return Err(error.into()),
+            Err(Unanswered::Failed(error)) => return Err(error),
         }
-    };
-    exchange.answered(answer.status().as_u16(), sent_at.elapsed());
-    // 6: answer.
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let upgrade = wanted.zip(freed);
-        let switched = upgrade::switched(worker, client, exchange, &lane, upgrade, answer).await;
-        return switched.map_err(Failure::from);
     }
-    Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
 }
 
 /// What hyper lets through and a proxy must not (RFC 9112 §3.2, RFC 9110 §7.2).

@@ -20,6 +20,9 @@ use crate::metrics::StreamKind;
 use crate::routing::Lane;
 use crate::upstream::Freed;
 
+/// Where the app's connection comes when HTTP is over on it.
+pub(super) type Inheritance = oneshot::Receiver<Freed>;
+
 /// The protocols that a request asks to switch to and that may be passed on; `None` for an ordinary request.
 ///
 /// Only with `Connection: upgrade`, over HTTP/1.1 and without a body. Other versions of HTTP and TLS are never
@@ -74,13 +77,13 @@ fn agreed(wanted: &HeaderValue, answer: &HeaderMap) -> Option<(HeaderValue, Stre
 }
 
 /// The app has switched protocols: the answer for the client, whose connection finds the tunnel in `client` when
-/// HTTP is over on it too. `asked` is what the request asked for and where the app's connection comes. Nobody having asked, or for something else: 502.
+/// HTTP is over on it too. Nobody having asked, or for something else: 502.
 pub(super) async fn switched(
     worker: &Rc<Worker>,
     client: &Client,
     exchange: &Rc<Exchange>,
     lane: &Arc<Lane>,
-    asked: Option<(HeaderValue, oneshot::Receiver<Freed>)>,
+    asked: Option<(HeaderValue, Inheritance)>,
     answer: Response<Incoming>,
 ) -> Result<Response<ReplyBody>, ProxyError> {
     let (wanted, freed) = asked.ok_or(ProxyError::BadAnswer)?;

@@ -14,3 +14,4 @@ mod headers;
 mod interim;
 mod lifecycle;
 mod limits;
+mod streams;
