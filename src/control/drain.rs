@@ -143,6 +143,7 @@ impl Controller {
                 if !job.cut {
                     job.cut = true;
                     job.cancelled = job.ordinary();
+                    self.metrics.drain_cancelled(job.cancelled);
                     let (color, cancelled) = (job.color, job.cancelled);
                     tracing::warn!(app = name, %color, cancelled, "drain time over: running requests are cut");
                 }
@@ -166,7 +167,7 @@ impl Controller {
     fn drain_over(&self, app: &str, job: DrainJob) {
         let took = job.since.elapsed();
         if job.deadline.is_some() {
-            self.metrics.drained(took, job.cancelled);
+            self.metrics.drained(took);
             let cut = if job.cancelled > 0 {
                 format!(", {} requests cut", job.cancelled)
             } else {

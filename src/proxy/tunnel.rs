@@ -275,16 +275,19 @@ impl Flow {
             // A destination that takes nothing must not keep the source's answer from being heard.
             let spoken = self.poll_farewell(cx, to)?;
             if self.ended {
-                if spoken && !self.shut {
-                    self.shut = true;
+                if self.is_told() {
+                    // The destination has our Close, and time to answer it: its end is the tunnel's.
+                    return if spoken {
+                        Poll::Ready(Ok(()))
+                    } else {
+                        Poll::Pending
+                    };
+                }
+                if !std::mem::replace(&mut self.shut, true) {
                     // A failure means that it is gone, which ends this direction as well.
                     let _ = Pin::new(&mut *to).poll_shutdown(cx);
                 }
-                return if self.shut {
-                    Poll::Ready(Ok(()))
-                } else {
-                    Poll::Pending
-                };
+                return Poll::Ready(Ok(()));
             }
             ready!(self.fill(cx, from, to))?;
         }

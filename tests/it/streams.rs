@@ -62,7 +62,7 @@ fn streams(proxy: &Proxy, color: &str) -> u64 {
 }
 
 fn is_drained(proxy: &Proxy, color: &str, wait: &str) -> bool {
-    let reply = proxy.get(&format!("/v1/apps/web/colors/{color}/drained?timeout={wait}"));
+    let reply = proxy.get(&format!("/v1/apps/web/colors/{color}/drained?wait={wait}"));
     assert!([200, 408, 504, 409].contains(&reply.status), "{}", reply.text);
     reply.status == 200
 }
@@ -389,7 +389,7 @@ fn a_kept_stream_outlives_the_switch_and_holds_its_color() {
     assert_eq!(proxy.says(), "green");
     assert_eq!(streams(proxy, "blue"), 8);
     assert_eq!(proxy.app()["colors"]["blue"]["role"], "draining");
-    let waited = proxy.get("/v1/apps/web/colors/blue/drained?timeout=50ms");
+    let waited = proxy.get("/v1/apps/web/colors/blue/drained?wait=50ms");
     assert_ne!(waited.status, 200);
     assert!(waited.text.contains("8 of them streams"), "{}", waited.text);
     // There and back again: what was kept is kept.
