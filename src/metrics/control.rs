@@ -99,8 +99,7 @@ impl ControlMetrics {
         }
     }
 
-    /// A color's last request has ended, `took` after the color took nothing new; `cancelled` of its requests were
-    /// cut at the end of the drain time.
+    /// A color's last request has ended, `took` after the color took nothing new.
     pub fn drained(&self, took: Duration) {
         let mut counts = self.counts();
         counts.drain.record(took);
