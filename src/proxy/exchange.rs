@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::{HOST, HeaderMap, HeaderValue, REFERER, USER_AGENT};
 use http::{Method, Uri, Version};
 
+use super::client::Client;
 use super::error::{ProxyError, Side};
 use super::forward::Serving;
 use super::headers::{Peer, X_REQUEST_ID};
@@ -149,6 +150,11 @@ impl Exchange {
         self.serving.client().answer_cut();
     }
 
+    /// The client's connection.
+    pub(super) fn client(&self) -> &Client {
+        self.serving.client()
+    }
+
     /// Who asks.
     pub(super) fn peer(&self) -> &Peer {
         &self.serving.client().peer
@@ -177,7 +183,9 @@ impl Exchange {
     }
 
     fn failed_for_the_client(&self) -> bool {
-        self.cut.get().is_some_and(|why| why != CUT_BY_CLIENT)
+        self.cut
+            .get()
+            .is_some_and(|why| why != CUT_BY_CLIENT && why != ENDED_BY_POLICY)
             || self
                 .error
                 .get()
@@ -187,6 +195,9 @@ impl Exchange {
 
 /// The reason noted when the client itself ended an answer.
 pub(super) const CUT_BY_CLIENT: &str = "client went away in mid-answer";
+
+/// The reason noted when a stream was ended well by its app's stream policy.
+pub(super) const ENDED_BY_POLICY: &str = "stream ended by policy";
 
 impl Logged {
     fn of(peer: &Rc<Peer>, head: &http::request::Parts) -> Self {

@@ -17,5 +17,6 @@ mod limits;
 mod operating;
 mod routing;
 mod smuggling;
+mod streams;
 mod switching;
 mod upstream;
