@@ -25,6 +25,8 @@ use crate::tls::{self, Certificates, Terminator};
 const SETTLE: Duration = Duration::from_millis(300);
 /// Between two looks at whether the workers have finished.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long before the end of the grace streams that were to be kept are told that it ends.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// The longest wait for the access log at the end.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
 
@@ -271,6 +273,7 @@ impl App {
             verify_secret: verify_secret.clone(),
             phase: phases,
             log: Arc::clone(&self.log),
+            grace: config.server.shutdown_grace,
         });
         let parts = Parts {
             config: Arc::clone(&config),
@@ -485,7 +488,12 @@ async fn stopped(
         }
         plane.close_listeners();
         phase.send_replace(Phase::Closing);
+        // Kept streams are told shortly before the end, so that they can say good-bye within the grace.
+        let farewell = grace - FAREWELL.min(grace / 2);
         while !plane.is_finished() && begun.elapsed() < grace {
+            if begun.elapsed() >= farewell {
+                phase.send_if_modified(|phase| std::mem::replace(phase, Phase::Ending) != Phase::Ending);
+            }
             tokio::time::sleep(LOOK).await;
         }
     };

@@ -206,6 +206,9 @@ pub struct ColorState {
     pub healthy: bool,
     /// Requests in flight.
     pub in_flight: u64,
+    /// Of them, streams: WebSockets, other upgrades, event streams.
+    #[serde(default)]
+    pub streams: u64,
     /// Its endpoints by service.
     pub services: Vec<Service>,
 }

@@ -84,6 +84,7 @@ fn color(view: &control::ColorView) -> dto::ColorState {
         share: view.share,
         healthy: view.healthy,
         in_flight: view.in_flight,
+        streams: view.streams,
         services: view.services.iter().map(service).collect(),
     }
 }

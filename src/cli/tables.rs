@@ -124,7 +124,7 @@ fn color_rows(rows: &mut Vec<[String; COLUMNS]>, color: Color, state: &dto::Colo
         shape(color),
         clean(&state.role),
         format!("{} %", state.share),
-        state.in_flight.to_string(),
+        in_flight(state),
         state.revision.as_deref().map_or_else(|| "-".to_owned(), clean),
     ];
     for service in &state.services {
@@ -157,6 +157,15 @@ fn color_rows(rows: &mut Vec<[String; COLUMNS]>, color: Color, state: &dto::Colo
             none,
             String::new(),
         ]);
+    }
+}
+
+/// `3`, or `3 (2 streams)`.
+fn in_flight(state: &dto::ColorState) -> String {
+    match state.streams {
+        0 => state.in_flight.to_string(),
+        1 => format!("{} (1 stream)", state.in_flight),
+        streams => format!("{} ({streams} streams)", state.in_flight),
     }
 }
 

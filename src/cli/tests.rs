@@ -520,9 +520,9 @@ fn status_is_a_table() {
     assert_eq!(
         cutover(&server, "status").out,
         "web  active ■ blue  generation 42  since 2026-11-21T06:00:00.000Z  rollback: not possible, green was never active
-  COLOR    ROLE     SHARE  IN-FLIGHT  REVISION  SERVICE  ENDPOINT        HEALTH
-  ■ blue   active   100 %  3          abc       web      127.0.0.1:8001  ✔ healthy, 200 in 4.2 ms
-  ▲ green  standby  0 %    0          -         web      127.0.0.1:8001  ✖ failing, 503 in 4.2 ms: body: db\u{fffd}[31m down
+  COLOR    ROLE     SHARE  IN-FLIGHT     REVISION  SERVICE  ENDPOINT        HEALTH
+  ■ blue   active   100 %  3 (1 stream)  abc       web      127.0.0.1:8001  ✔ healthy, 200 in 4.2 ms
+  ▲ green  standby  0 %    0             -         web      127.0.0.1:8001  ✖ failing, 503 in 4.2 ms: body: db\u{fffd}[31m down
 "
     );
     assert_eq!(cutover(&server, "ls -q").out, "blue\n");
@@ -557,9 +557,9 @@ web  active ■ blue  generation 42  since 2026-11-21T06:00:00.000Z  rollback: r
   running: switch by ci
   the file says active = green, reality differs
   DEGRADED, the stored state was damaged: line 3
-  COLOR    ROLE     SHARE  IN-FLIGHT  REVISION  SERVICE  ENDPOINT        HEALTH
-  ■ blue   active   100 %  3          abc       web      127.0.0.1:8001  ✔ healthy, 200 in 4.2 ms
-  ▲ green  standby  0 %    0          -         -        no endpoint
+  COLOR    ROLE     SHARE  IN-FLIGHT     REVISION  SERVICE  ENDPOINT        HEALTH
+  ■ blue   active   100 %  3 (1 stream)  abc       web      127.0.0.1:8001  ✔ healthy, 200 in 4.2 ms
+  ▲ green  standby  0 %    0             -         -        no endpoint
 "
     );
 }

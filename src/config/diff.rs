@@ -275,6 +275,10 @@ fn app(app: &App) -> Flat {
     flat.put(&key("active"), app.active.map_or("", |color| color.as_str()));
     limits(&key("limits"), &app.limits, &mut flat);
     flat.time(&key("drain.http"), app.drain.http);
+    let streams = &app.drain.streams;
+    flat.put(&key("drain.streams.policy"), streams.policy.as_str());
+    flat.time(&key("drain.streams.deadline"), streams.deadline);
+    flat.time(&key("drain.streams.spread"), streams.spread);
     let headers = &app.headers;
     flat.put(
         &key("headers.host"),

@@ -409,6 +409,43 @@ pub enum WhenLast {
 pub struct Drain {
     /// How long running requests of a draining color may go on; then they are cut and counted.
     pub http: Duration,
+    /// What becomes of the streams of a draining color.
+    pub streams: Streams,
+}
+
+/// `streams` of `[app.NAME.drain]`: WebSockets, other upgrades, and event streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streams {
+    /// How they end.
+    pub policy: StreamPolicy,
+    /// When a stream that could not be ended between two of its frames or events is cut. Not for
+    /// [`StreamPolicy::Keep`].
+    pub deadline: Duration,
+    /// The time over which [`StreamPolicy::Spread`] ends them.
+    pub spread: Duration,
+}
+
+/// How the streams of a color end that has no share of the traffic any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamPolicy {
+    /// By themselves: the color stays draining until then.
+    Keep,
+    /// Each at a time of its own, so that clients do not all come back at once.
+    Spread,
+    /// At once.
+    Close,
+}
+
+impl StreamPolicy {
+    /// The word in the file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Spread => "spread",
+            Self::Close => "close",
+        }
+    }
 }
 
 /// `[app.NAME.headers]`

@@ -422,6 +422,30 @@ pub(super) struct Drain {
     /// How long running requests of a draining color may go on.
     #[schemars(extend("default" = "30s"))]
     pub(super) http: Option<At<DurationText>>,
+    /// What becomes of WebSockets, other upgrades and event streams.
+    pub(super) streams: Streams,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Streams {
+    /// Let them end by themselves, end them one after the other, or all at once.
+    #[schemars(extend("default" = "spread"))]
+    pub(super) policy: Option<At<StreamPolicy>>,
+    /// When a stream that cannot be ended well is cut.
+    #[schemars(extend("default" = "10m"))]
+    pub(super) deadline: Option<At<DurationText>>,
+    /// The time over which `spread` ends them.
+    #[schemars(extend("default" = "60s"))]
+    pub(super) spread: Option<At<DurationText>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum StreamPolicy {
+    Keep,
+    Spread,
+    Close,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -416,7 +416,7 @@ fn not_built(path: &[&str]) -> bool {
             "revision_json",
         ]
         .contains(key),
-        ["app", _, "drain", "streams"] | ["app", _, "headers", "rewrite_location"] => true,
+        ["app", _, "headers", "rewrite_location"] => true,
         [
             "app",
             _,

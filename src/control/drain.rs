@@ -44,11 +44,26 @@ impl Slot {
             .map(DrainJob::in_flight)
             .sum()
     }
+
+    /// Streams of a color that are still open though it was left.
+    pub(super) fn draining_streams(&self, color: Color) -> u64 {
+        let jobs = self.draining.iter().filter(|job| job.color == color);
+        jobs.map(DrainJob::streams).sum()
+    }
 }
 
 impl DrainJob {
     fn in_flight(&self) -> u64 {
         self.gates.iter().map(|gate| gate.in_flight()).sum()
+    }
+
+    fn streams(&self) -> u64 {
+        self.gates.iter().map(|gate| gate.streams()).sum()
+    }
+
+    /// Requests that are no streams: the ones that `drain.http` is for.
+    fn ordinary(&self) -> u64 {
+        self.in_flight().saturating_sub(self.streams())
     }
 }
 
@@ -118,18 +133,20 @@ impl Controller {
         let mut ended = Vec::new();
         for (name, slot) in &mut *self.apps.borrow_mut() {
             for job in &mut slot.draining {
-                if job.deadline.is_none_or(|deadline| now < deadline) || job.in_flight() == 0 {
+                if job.deadline.is_none_or(|deadline| now < deadline) || job.ordinary() == 0 {
                     continue;
+                }
+                if !job.cut {
+                    // Counted before the workers hear of it: they may be done with it at once.
+                    job.cut = true;
+                    job.cancelled = job.ordinary();
+                    self.metrics.drain_cancelled(job.cancelled);
+                    let (color, cancelled) = (job.color, job.cancelled);
+                    tracing::warn!(app = name, %color, cancelled, "drain time over: running requests are cut");
                 }
                 // Each time: a request that was connecting had nothing to cut before.
                 let ids: Vec<_> = job.gates.iter().map(|gate| gate.id).collect();
                 self.published.cut(&ids);
-                if !job.cut {
-                    job.cut = true;
-                    job.cancelled = job.in_flight();
-                    let (color, cancelled) = (job.color, job.cancelled);
-                    tracing::warn!(app = name, %color, cancelled, "drain time over: running requests are cut");
-                }
             }
             let is_over = |job: &mut DrainJob| applied >= job.version && job.in_flight() == 0;
             ended.extend(
@@ -150,7 +167,7 @@ impl Controller {
     fn drain_over(&self, app: &str, job: DrainJob) {
         let took = job.since.elapsed();
         if job.deadline.is_some() {
-            self.metrics.drained(took, job.cancelled);
+            self.metrics.drained(took);
             let cut = if job.cancelled > 0 {
                 format!(", {} requests cut", job.cancelled)
             } else {
@@ -287,8 +304,14 @@ impl Controller {
             }
             let left = timeout.saturating_sub(begun.elapsed());
             if left.is_zero() {
-                let in_flight = self.with_slot(app, |slot| slot.draining_in_flight(color))?;
-                let text = format!("{color} still has {in_flight} requests in flight after {timeout:?}");
+                let left = |slot: &mut Slot| (slot.draining_in_flight(color), slot.draining_streams(color));
+                let (in_flight, streams) = self.with_slot(app, left)?;
+                let of_them = match streams {
+                    0 => String::new(),
+                    streams => format!(", {streams} of them streams"),
+                };
+                let text =
+                    format!("{color} still has {in_flight} requests in flight{of_them} after {timeout:?}");
                 return Err(Refusal::TimedOut(text));
             }
             // Also look again by itself: a worker's report is no drain's end.

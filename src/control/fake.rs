@@ -233,6 +233,7 @@ fn app(name: &str) -> AppView {
                 share: if blue { 100 } else { 0 },
                 healthy: blue,
                 in_flight: if blue { 3 } else { 0 },
+                streams: if blue { 1 } else { 0 },
                 services: vec![ServiceView {
                     name: "web".to_owned(),
                     overridden: false,

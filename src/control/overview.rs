@@ -137,7 +137,9 @@ impl Controller {
             .services
             .iter()
             .flat_map(|service| &service.pools[color].members);
-        let gates = members.flat_map(|member| [&member.open, &member.explicit].into_iter().flatten());
+        let gates: Vec<_> = members
+            .flat_map(|member| [&member.open, &member.explicit].into_iter().flatten())
+            .collect();
         let empty = services.iter().all(|service| service.endpoints.is_empty());
         let role = if color == state.active {
             "active"
@@ -163,7 +165,8 @@ impl Controller {
                         .iter()
                         .any(|endpoint| endpoint.health == Health::Healthy)
                 }),
-            in_flight: draining + gates.map(|gate| gate.in_flight()).sum::<u64>(),
+            in_flight: draining + gates.iter().map(|gate| gate.in_flight()).sum::<u64>(),
+            streams: slot.draining_streams(color) + gates.iter().map(|gate| gate.streams()).sum::<u64>(),
             services,
         }
     }

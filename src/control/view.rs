@@ -102,6 +102,8 @@ pub struct ColorView {
     pub healthy: bool,
     /// Requests in flight.
     pub in_flight: u64,
+    /// Of them, streams: WebSockets, other upgrades, event streams.
+    pub streams: u64,
     /// Its endpoints, by service.
     pub services: Vec<ServiceView>,
 }

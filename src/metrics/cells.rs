@@ -62,6 +62,32 @@ fn method_index(method: &Method) -> usize {
     }
 }
 
+/// What lasts longer than an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamKind {
+    /// A WebSocket (RFC 6455).
+    WebSocket,
+    /// Another protocol after a 101.
+    Upgrade,
+    /// Server-sent events: an answer of `text/event-stream`.
+    Sse,
+}
+
+impl StreamKind {
+    /// All of them, in the order of the exposition.
+    pub const ALL: [Self; 3] = [Self::WebSocket, Self::Upgrade, Self::Sse];
+
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Upgrade => "upgrade",
+            Self::Sse => "sse",
+        }
+    }
+}
+
 /// Statuses 100 to 599 have a cell each; the last cell is for all others.
 const CODES: usize = 501;
 
@@ -76,6 +102,8 @@ pub struct PoolCells {
     pub upstream: Histogram,
     /// Requests that have begun and not ended.
     pub in_flight: Gauge,
+    /// Of them, streams that are open, in the order of [`StreamKind::ALL`].
+    streams: [Gauge; StreamKind::ALL.len()],
     /// Requests sent a second time because the first connection had died unused.
     pub retries: Cell,
     /// Answers that the proxy made itself because of the upstream (502, 504) and answers cut short.
@@ -83,6 +111,11 @@ pub struct PoolCells {
 }
 
 impl PoolCells {
+    /// Open streams of one kind.
+    pub fn streams(&self, kind: StreamKind) -> &Gauge {
+        &self.streams[kind as usize]
+    }
+
     /// Count one finished request.
     pub fn finished(&self, method: &Method, status: u16, duration: Duration) {
         let row =

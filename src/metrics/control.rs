@@ -99,12 +99,14 @@ impl ControlMetrics {
         }
     }
 
-    /// A color's last request has ended, `took` after the color took nothing new; `cancelled` of its requests were
-    /// cut at the end of the drain time.
-    pub fn drained(&self, took: Duration, cancelled: u64) {
-        let mut counts = self.counts();
-        counts.drain.record(took);
-        counts.rest.drain_cancelled += cancelled;
+    /// A color's last request has ended, `took` after the color took nothing new.
+    pub fn drained(&self, took: Duration) {
+        self.counts().drain.record(took);
+    }
+
+    /// Requests were cut because their drain's time is over. Streams may keep the drain itself from being over.
+    pub fn drain_cancelled(&self, requests: u64) {
+        self.counts().rest.drain_cancelled += requests;
     }
 
     /// A configuration was taken into use; the one of the start counts too.

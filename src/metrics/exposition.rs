@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::control::ControlSnapshot;
 use super::names::{self, Metric};
 use super::text::{Text, labels, push_label};
-use super::{AppGauges, Cell, ControlMetrics, PoolCells, Registry, Snapshot, TlsCells};
+use super::{AppGauges, Cell, ControlMetrics, PoolCells, Registry, Snapshot, StreamKind, TlsCells};
 use crate::rollout::{ByColor, Color};
 use crate::tls::CertificateView;
 
@@ -215,6 +215,7 @@ struct Pool {
     duration: Snapshot,
     upstream: Snapshot,
     in_flight: i64,
+    streams: [i64; StreamKind::ALL.len()],
     retries: u64,
 }
 
@@ -236,6 +237,7 @@ impl Pool {
             duration: Snapshot::default(),
             upstream: Snapshot::default(),
             in_flight: 0,
+            streams: [0; StreamKind::ALL.len()],
             retries: 0,
         };
         for cells in workers {
@@ -245,6 +247,9 @@ impl Pool {
             cells.duration.merge_into(&mut pool.duration);
             cells.upstream.merge_into(&mut pool.upstream);
             pool.in_flight += cells.in_flight.get();
+            for (sum, kind) in pool.streams.iter_mut().zip(StreamKind::ALL) {
+                *sum += cells.streams(kind).get();
+            }
             pool.retries += cells.retries.get();
         }
         pool
@@ -278,9 +283,31 @@ fn write_pools(text: &mut Text, pools: &[Pool]) {
     for pool in pools.iter().filter(|pool| pool.live || pool.in_flight != 0) {
         text.sample(&names::IN_FLIGHT, &pool.labels, pool.in_flight);
     }
+    write_streams(text, pools);
     text.family(&names::RETRIES);
     for pool in pools.iter().filter(|pool| pool.color.is_some()) {
         text.sample(&names::RETRIES, &pool.labels, pool.retries);
+    }
+}
+
+/// A series a color and kind: services are summed, because a stream policy is the app's.
+fn write_streams(text: &mut Text, pools: &[Pool]) {
+    let mut open: BTreeMap<(&str, Color), [i64; StreamKind::ALL.len()]> = BTreeMap::new();
+    for pool in pools {
+        let Some(color) = pool.color else { continue };
+        if pool.live || pool.streams.iter().any(|count| *count != 0) {
+            let sums = open.entry((&pool.app, color)).or_default();
+            for (sum, count) in sums.iter_mut().zip(pool.streams) {
+                *sum += count;
+            }
+        }
+    }
+    text.family(&names::STREAMS);
+    for ((app, color), counts) in open {
+        for (kind, count) in StreamKind::ALL.into_iter().zip(counts) {
+            let labels = labels(&names::STREAMS, &[app, color.as_str(), kind.as_str()]);
+            text.sample(&names::STREAMS, &labels, count);
+        }
     }
 }
 

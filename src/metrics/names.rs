@@ -88,6 +88,8 @@ metrics! {
         "From the request sent to the head of the upstream's answer.");
     IN_FLIGHT = gauge("cutover_requests_in_flight", POOL,
         "Requests that have begun and not ended.");
+    STREAMS = gauge("cutover_streams_open", &["app", "color", "kind"],
+        "Open streams, counted among the requests in flight too; kind is websocket, upgrade (any other protocol) or sse.");
     RETRIES = counter("cutover_retries_total", POOL,
         "Requests sent a second time because the first connection had died unused.");
     CONNECT_ERRORS = counter("cutover_upstream_connect_errors_total", POOL,

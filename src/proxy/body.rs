@@ -14,8 +14,10 @@ use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::error::ProxyError;
-use super::exchange::{CUT_BY_CLIENT, Exchange};
+use super::exchange::{CUT_BY_CLIENT, ENDED_BY_POLICY, Exchange};
+use super::sse::{Events, Wish};
 use super::worker::Worker;
+use crate::config::Timeouts;
 use crate::upstream::Line;
 
 /// A request's body on its way to the app.
@@ -215,6 +217,10 @@ enum Reply {
 struct Download {
     inner: Incoming,
     primed: Option<Primed>,
+    /// It is an event stream. Stands before the exchange, because it goes before it: see [`Claim::mark_stream`].
+    ///
+    /// [`Claim::mark_stream`]: crate::upstream::Claim::mark_stream
+    events: Option<Box<Events>>,
     exchange: Rc<Exchange>,
     worker: Rc<Worker>,
     line: Option<Line<RequestBody>>,
@@ -226,6 +232,11 @@ struct Download {
 }
 
 impl ReplyBody {
+    /// No body at all, and no account held: what follows a 101 is no body.
+    pub(super) fn none() -> Self {
+        Self(Reply::Own(None, None))
+    }
+
     /// The proxy's own words.
     pub(super) fn own(text: Bytes) -> Self {
         Self(Reply::Own(Some(text), None))
@@ -246,8 +257,8 @@ impl ReplyBody {
         exchange: Rc<Exchange>,
         worker: Rc<Worker>,
         line: Line<RequestBody>,
-        keep: Duration,
-        idle: Duration,
+        timeouts: &Timeouts,
+        events: Option<Box<Events>>,
     ) -> Self {
         let primed = first_frame(&mut inner).await;
         exchange.sent(primed_bytes(primed.as_ref()));
@@ -257,10 +268,11 @@ impl ReplyBody {
             exchange,
             worker,
             line: Some(line),
-            keep,
-            idle,
+            keep: timeouts.upstream_idle,
+            idle: timeouts.idle,
             timer: None,
             waiting_since: None,
+            events,
             done: false,
         };
         Self(Reply::Upstream(Box::new(download)))
@@ -312,6 +324,17 @@ fn with_primed(rest: SizeHint, primed: Option<&Primed>) -> SizeHint {
 
 impl Download {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.events.as_mut().map(|events| events.poll_wish(cx)) {
+            None | Some(Wish::Go) => {}
+            Some(Wish::End) => {
+                // A clean end for the client; the app sees its connection go.
+                self.exchange.cut(ENDED_BY_POLICY);
+                self.done = true;
+                self.line = None;
+                return Poll::Ready(None);
+            }
+            Some(Wish::Cut) => return Poll::Ready(Some(Err(self.broken("stream deadline over")))),
+        }
         let polled = match self.primed.take() {
             Some(primed) => Poll::Ready(Some(primed)),
             None => self.poll_inner(cx),
@@ -324,7 +347,10 @@ impl Download {
         match polled {
             Some(Ok(frame)) => {
                 self.finish_if_ended();
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(match &mut self.events {
+                    None => frame,
+                    Some(events) => frame.map_data(|data| events.pass(data)),
+                })))
             }
             Some(Err(_)) => {
                 let cut = self.line.as_ref().is_some_and(Line::was_cut);

@@ -1,6 +1,6 @@
 //! One client connection: hyper parses it, this bounds it in time and ends it well.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::forward::forward;
 use super::front::{Front, Opened, shake_hands};
 use super::headers::Peer;
 use super::reply;
+use super::tunnel::Tunnel;
 use super::worker::Worker;
 use crate::config::Limits;
 use crate::tls::Transport;
@@ -63,6 +64,8 @@ pub(super) struct Client {
     doomed: Cell<bool>,
     /// An HTTP/1.0 client: the end of the connection is the end of an answer without a length.
     closes_to_end: Cell<bool>,
+    /// The app has switched protocols: what follows HTTP on this connection.
+    tunnel: RefCell<Option<Tunnel>>,
 }
 
 /// Why a connection is over.
@@ -109,8 +112,16 @@ impl Client {
         }
     }
 
+    /// Its answer is the last on this connection: a tunnel follows.
+    pub(super) fn will_tunnel(&self, tunnel: Tunnel) {
+        *self.tunnel.borrow_mut() = Some(tunnel);
+    }
+
     /// Both the request and its answer are through, or given up.
     pub(super) fn ends(&self) {
+        if self.tunnel.borrow().is_some() {
+            return;
+        }
         self.phase
             .set(Phase::Idle(Instant::now(), self.watch.bytes_read()));
     }
@@ -234,6 +245,7 @@ async fn serve(
         gate: Cell::new(0),
         doomed: Cell::new(false),
         closes_to_end: Cell::new(false),
+        tunnel: RefCell::new(None),
     });
     let _listed = worker.list_client(&client);
     let service = {
@@ -251,6 +263,18 @@ async fn serve(
         client.poll_end(cx, &mut timer, &mut blocked, &limits)
     })
     .await;
+    if let Some(tunnel) = client.tunnel.take() {
+        return match end {
+            End::Served(Ok(())) => {
+                // hyper has written the 101 and let go; what it read behind the request's head is the tunnel's.
+                let parts = connection.into_parts();
+                drop(parts.service);
+                // Boxed: connections that never switch must not pay for its size.
+                Box::pin(tunnel.run(parts.io.into_inner(), parts.read_buf)).await;
+            }
+            _ => tunnel.missed(),
+        };
+    }
     match end {
         End::Served(result) => {
             let refused = result.is_err_and(|error| worker.refused_by_parser(&error));

@@ -155,6 +155,11 @@ impl Exchange {
         self.serving.client().answer_cut();
     }
 
+    /// The client's connection.
+    pub(super) fn client(&self) -> &Client {
+        self.serving.client()
+    }
+
     /// Who asks.
     pub(super) fn peer(&self) -> &Peer {
         &self.serving.client().peer
@@ -163,11 +168,6 @@ impl Exchange {
     /// The request's body is through.
     pub(super) fn uploaded(&self) {
         self.serving.client().uploaded();
-    }
-
-    /// Whose request it is.
-    pub(super) fn client(&self) -> &Client {
-        self.serving.client()
     }
 
     /// Body bytes that came from the client.
@@ -188,7 +188,9 @@ impl Exchange {
     }
 
     fn failed_for_the_client(&self) -> bool {
-        self.cut.get().is_some_and(|why| why != CUT_BY_CLIENT)
+        self.cut
+            .get()
+            .is_some_and(|why| why != CUT_BY_CLIENT && why != ENDED_BY_POLICY)
             || self
                 .error
                 .get()
@@ -198,6 +200,9 @@ impl Exchange {
 
 /// The reason noted when the client itself ended an answer.
 pub(super) const CUT_BY_CLIENT: &str = "client went away in mid-answer";
+
+/// The reason noted when a stream was ended well by its app's stream policy.
+pub(super) const ENDED_BY_POLICY: &str = "stream ended by policy";
 
 impl Logged {
     fn of(peer: &Rc<Peer>, head: &http::request::Parts) -> Self {

@@ -8,6 +8,7 @@ use std::time::Instant as StdInstant;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
@@ -23,6 +24,8 @@ use super::headers::{
     X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, prepare_request, prepare_response,
 };
 use super::reply;
+use super::sse::Events;
+use super::upgrade;
 use super::worker::{Proof, Worker};
 use crate::config::HostHeader;
 use crate::routing::{HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
@@ -59,6 +62,9 @@ pub(super) async fn forward(
             reply::refusal(error, message.as_deref()).map(|body| body.accounted(&exchange))
         }
     };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(response);
+    }
     if let Some(hsts) = &front.hsts {
         // Two would be none (RFC 6797 §8.1), and the app knows better what it wants.
         response
@@ -118,18 +124,28 @@ async fn attempt(
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Failure> {
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
-    let (lane, line) = reach(worker, exchange, &head, &body, proof.as_ref()).await?;
+    let (lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref()).await?;
     let upload = (!body.is_end_stream()).then(|| {
         let limits = &lane.settings.limits;
         Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
     });
-    let request = prepare(worker, exchange, &lane, head, body, upload.clone()).await;
+    let wanted = upgrade::wanted(&head, upload.is_some());
+    let request = prepare(
+        worker,
+        exchange,
+        &lane,
+        head,
+        body,
+        upload.clone(),
+        wanted.as_ref(),
+    )
+    .await;
     let sent_at = StdInstant::now();
-    let (answer, line) = send(worker, exchange, &lane, line, request, upload.as_deref()).await?;
+    let (answer, freed) = send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await?;
     exchange.answered(answer.status().as_u16(), sent_at.elapsed());
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // Nobody asked for it: `Upgrade` was not passed on.
-        return Err(ProxyError::BadAnswer.into());
+        let asked = wanted.zip(freed);
+        return Ok(upgrade::switched(worker, exchange.client(), exchange, &lane, asked, answer).await?);
     }
     Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
 }
@@ -177,21 +193,24 @@ async fn reach(
     }
 }
 
-/// Step 5. What was never sent is sent again on another connection; anything else is not.
+/// Step 5. What was never sent is sent again on another connection; anything else is not. With the answer to a wish to
+/// switch protocols comes the connection's inheritance.
 async fn send(
     worker: &Rc<Worker>,
     exchange: &Exchange,
     lane: &Lane,
-    mut line: Line<RequestBody>,
+    line: &mut Line<RequestBody>,
     mut request: Request<RequestBody>,
     upload: Option<&Upload>,
-) -> Result<(Response<Incoming>, Line<RequestBody>), ProxyError> {
+) -> Result<(Response<Incoming>, Option<upgrade::Inheritance>), ProxyError> {
     let method = request.method().clone();
+    let asks = request.headers().contains_key(UPGRADE);
     let mut resends = 0;
     loop {
         exchange.with_claim(|claim| line.carries(claim.gate()));
+        let freed = asks.then(|| line.inherit());
         match answer_in_time(line.sender().try_send_request(request), lane, upload).await {
-            Ok(answer) => return Ok((answer, line)),
+            Ok(answer) => return Ok((answer, freed)),
             // An app that closes every connection at once would be dialled for ever.
             Err(Unanswered::NeverSent(_)) if resends == RESENDS => return Err(ProxyError::Reset),
             Err(Unanswered::NeverSent(again)) => {
@@ -199,7 +218,7 @@ async fn send(
                 request = *again;
                 exchange.retried();
                 let repeat = may_repeat(&method, request.body());
-                line = line_for(worker, exchange, lane, repeat)
+                *line = line_for(worker, exchange, lane, repeat)
                     .await
                     .map_err(|error| connect_error(&error))?;
             }
@@ -414,6 +433,7 @@ async fn prepare(
     mut head: http::request::Parts,
     body: Incoming,
     upload: Option<Rc<Upload>>,
+    wanted: Option<&HeaderValue>,
 ) -> Request<RequestBody> {
     let expects = head.headers.contains_key(EXPECT);
     let sized = body.size_hint().exact().is_some();
@@ -422,6 +442,9 @@ async fn prepare(
         // Said aloud: hyper leaves the body of a GET away otherwise.
         head.headers
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if let Some(wanted) = wanted {
+        upgrade::ask(&mut head.headers, wanted);
     }
     let streams = upload.is_some();
     let mut body = RequestBody::new(body, upload);
@@ -528,16 +551,12 @@ fn why_unanswered(error: &hyper::Error, upload: Option<&Upload>) -> ProxyError {
 async fn carry(
     worker: &Rc<Worker>,
     exchange: &Rc<Exchange>,
-    lane: &Lane,
+    lane: &Arc<Lane>,
     line: Line<RequestBody>,
     answer: Response<Incoming>,
     is_proof: bool,
 ) -> Response<ReplyBody> {
     let (mut head, body) = answer.into_parts();
-    if head.headers.contains_key(TRANSFER_ENCODING) {
-        // It was read as chunked, so its length is not the one it names (RFC 9112 §6.3).
-        head.headers.remove(CONTENT_LENGTH);
-    }
     prepare_response(&mut head.headers, &lane.settings.headers);
     if let Some((name, value)) = &lane.exposed {
         head.headers.insert(name.clone(), value.clone());
@@ -553,9 +572,13 @@ async fn carry(
         // it: the app's own may stand beside `Transfer-Encoding` (RFC 9112 §6.3) or be a list.
         head.headers.remove(CONTENT_LENGTH);
     }
-    let timeouts = &lane.settings.timeouts;
-    let exchange = Rc::clone(exchange);
-    let keep = timeouts.upstream_idle;
-    let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, keep, timeouts.idle).await;
+    let events = Events::of(worker, exchange, lane, &head.headers, &body);
+    if events.is_some() {
+        line.carries_stream();
+        // A stream ends by its policy, not with its gate's requests.
+        exchange.client().goes_through(0);
+    }
+    let (exchange, timeouts) = (Rc::clone(exchange), &lane.settings.timeouts);
+    let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, timeouts, events).await;
     Response::from_parts(head, body)
 }

@@ -116,7 +116,8 @@ fn strip_named(headers: &mut HeaderMap) {
     }
 }
 
-fn names(value: &HeaderValue) -> impl Iterator<Item = &str> {
+/// The names in a list field.
+pub(super) fn names(value: &HeaderValue) -> impl Iterator<Item = &str> {
     value
         .to_str()
         .unwrap_or_default()

@@ -8,11 +8,16 @@ mod deadline;
 mod error;
 mod exchange;
 mod forward;
+mod frames;
 mod front;
 pub mod headers;
 mod listener;
 mod reply;
 pub mod request_id;
+mod sse;
+mod streams;
+mod tunnel;
+mod upgrade;
 mod worker;
 
 pub use listener::{BindError, Listener, bind};

@@ -18,6 +18,7 @@ use super::body::RequestBody;
 use super::client::Client;
 use super::listener::{Listener, accept_loop};
 use super::request_id::RequestIds;
+use super::streams::Streams;
 use crate::metrics::{AccessLog, Record, Registry, WorkerCells, WorkerLog};
 use crate::routing::{HoldQueue, Published};
 use crate::upstream::{Connections, Line};
@@ -34,6 +35,8 @@ pub enum Phase {
     Running,
     /// No longer accepting; what runs is finished.
     Closing,
+    /// The time for that is nearly over: streams that were kept say good-bye.
+    Ending,
     /// At once.
     Killed,
 }
@@ -53,6 +56,8 @@ pub struct Shared {
     pub phase: watch::Receiver<Phase>,
     /// The access log.
     pub log: Arc<AccessLog>,
+    /// How long a shutdown may take.
+    pub grace: Duration,
 }
 
 /// The running workers.
@@ -162,6 +167,7 @@ pub(super) struct Worker {
     pub(super) ids: RequestIds,
     /// Held requests wait here; woken by each publish.
     pub(super) released: Notify,
+    pub(super) streams: Streams,
     stopping: Cell<bool>,
     tickets: Cell<usize>,
     open: Cell<usize>,
@@ -180,6 +186,7 @@ impl Worker {
             cells: Arc::clone(&shared.registry.worker_cells[index]),
             ids: RequestIds::new(),
             released: Notify::new(),
+            streams: Streams::new(index),
             stopping: Cell::new(false),
             tickets: Cell::new(index),
             open: Cell::new(0),
@@ -335,6 +342,7 @@ impl Worker {
         }
         self.connections
             .sweep(Instant::now(), |endpoint| open.contains(&endpoint));
+        self.streams.reconcile(&table);
         self.released.notify_waiters();
         self.shared.published.applied(self.index, table.version);
     }
@@ -371,6 +379,8 @@ async fn keep_house(worker: &Rc<Worker>) {
         if now >= Phase::Closing {
             let since: Instant = *closing_since.get_or_insert_with(Instant::now);
             worker.stopping.set(true);
+            let left = (now == Phase::Closing).then_some(worker.shared.grace);
+            worker.streams.shut_down(&worker.shared.published.load(), left);
             if since.elapsed() >= LINGER {
                 worker.each_client(Client::dismiss);
             }

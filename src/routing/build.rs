@@ -192,6 +192,7 @@ fn build_service(
         limits: app.limits,
         headers: app.headers.clone(),
         strip: prefix,
+        streams: app.drain.streams,
     });
     let pool = |color| build_pool(fixed, input, service, &settings, color, resolved, carried);
     ServiceRoute {

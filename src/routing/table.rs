@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{HoldQueue, Matcher, Place};
-use crate::config::{Drain, Headers, HostPattern, Limits, Network, PathMatch, Timeouts};
+use crate::config::{Drain, Headers, HostPattern, Limits, Network, PathMatch, Streams, Timeouts};
 use crate::metrics::{PoolCells, PoolMetrics};
 use crate::rollout::{ByColor, Color, Weight};
 use crate::upstream::{Claim, Endpoint, Gate, Health};
@@ -98,6 +98,35 @@ pub struct AppRoute {
     pub spilled: Arc<AtomicU64>,
 }
 
+impl AppRoute {
+    /// A color's share of the traffic in percent, as wanted.
+    #[must_use]
+    pub fn share(&self, color: Color) -> u8 {
+        let candidate = self.weight.percent();
+        if color == self.active {
+            100 - candidate
+        } else {
+            candidate
+        }
+    }
+
+    /// Whether a stream that came through this gate to this endpoint may go on: its gate is still there, or only
+    /// closed for a hold while the endpoint keeps its place and its color its share.
+    #[must_use]
+    pub fn keeps_stream(&self, color: Color, endpoint: u64, gate: u64) -> bool {
+        let members = self
+            .services
+            .iter()
+            .flat_map(|service| &service.pools[color].members);
+        let is_gate = |at: &Option<Arc<Gate>>| at.as_ref().is_some_and(|at| at.id == gate);
+        let keeps = |member: &Arc<Member>| {
+            let in_service = member.endpoint.id == endpoint && member.explicit.is_some();
+            is_gate(&member.open) || is_gate(&member.explicit) || (in_service && self.share(color) > 0)
+        };
+        members.into_iter().any(keeps)
+    }
+}
+
 /// A worker's own word on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -153,6 +182,9 @@ pub struct Settings {
     pub headers: Headers,
     /// The prefix to take off, if `strip_prefix` is on.
     pub strip: Option<String>,
+    /// How the streams of a color end that is left. Of the time when a stream began; the newest table's word
+    /// stands over it, as long as the app exists.
+    pub streams: Streams,
 }
 
 /// The endpoints of one service in one color.

@@ -35,6 +35,8 @@ pub struct Gate {
 #[repr(align(128))]
 struct GuardedWord {
     word: Word,
+    /// Of the claims, those that are streams. Only the owning worker writes.
+    streams: AtomicU64,
     gate: u64,
     endpoint: Arc<Endpoint>,
     drained: Arc<Notify>,
@@ -49,6 +51,7 @@ impl Gate {
         let word = || {
             Arc::new(GuardedWord {
                 word: Word::default(),
+                streams: AtomicU64::new(0),
                 gate: id,
                 endpoint: Arc::clone(endpoint),
                 drained: Arc::clone(drained),
@@ -83,6 +86,15 @@ impl Gate {
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         self.words.iter().map(|word| word.word.count()).sum()
+    }
+
+    /// Of the claims held now, those of streams: they follow a policy of their own when the gate is closed.
+    #[must_use]
+    pub fn streams(&self) -> u64 {
+        self.words
+            .iter()
+            .map(|word| word.streams.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// Claims that one worker holds now.
@@ -123,6 +135,28 @@ impl Claim {
     #[must_use]
     pub fn gate(&self) -> u64 {
         self.0.gate
+    }
+
+    /// The request has become a stream, until the mark is dropped (before the claim).
+    #[must_use]
+    pub fn mark_stream(&self) -> StreamMark {
+        self.0.streams.fetch_add(1, Ordering::Relaxed);
+        StreamMark(Arc::clone(&self.0))
+    }
+}
+
+/// Says of a claim that it is a stream's.
+pub struct StreamMark(Arc<GuardedWord>);
+
+impl Drop for StreamMark {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for StreamMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("StreamMark").field(&self.0.gate).finish()
     }
 }
 

@@ -7,10 +7,11 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http_body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::{Endpoint, Target};
@@ -79,7 +80,12 @@ struct LineState {
     /// The answer to the request that it carries has come to its end.
     answered: Cell<bool>,
     abort: OnceCell<AbortHandle>,
+    /// Who gets the connection when the app has switched protocols.
+    heir: RefCell<Option<oneshot::Sender<Freed>>>,
 }
+
+/// A connection that HTTP has let go of, and what had come behind the answer's head.
+pub type Freed = (Stream, Bytes);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -171,16 +177,25 @@ where
             cut: Cell::new(false),
             answered: Cell::new(false),
             abort: OnceCell::new(),
+            heir: RefCell::new(None),
         });
         self.lines.borrow_mut().insert(id, Rc::clone(&state));
         let registered = Registered {
             of: Rc::clone(self),
             id,
         };
+        let of_driver = Rc::clone(&state);
         let task = tokio::task::spawn_local(async move {
             let _registered = registered;
+            let mut driver = driver;
             // Its error reaches whoever waits for an answer on it; here it only ends.
-            let _ = driver.await;
+            let ended = (&mut driver).await;
+            let heir = of_driver.heir.borrow_mut().take();
+            if let (Ok(()), Some(heir)) = (ended, heir) {
+                let parts = driver.into_parts();
+                // Nobody there: the answer was no switch of protocols, and the connection has simply ended.
+                let _ = heir.send((parts.io.into_inner(), parts.read_buf));
+            }
         });
         let _ = state.abort.set(task.abort_handle());
         Ok(Line {
@@ -245,6 +260,18 @@ impl<B> Line<B> {
     /// ends the connection at once.
     pub fn answered(&self) {
         self.state.answered.set(true);
+    }
+
+    /// What it carries is a stream now: [`Connections::cut`] does not end it.
+    pub fn carries_stream(&self) {
+        self.state.gate.set(0);
+    }
+
+    /// The request that goes out next asks to switch protocols: if the app does, the connection comes here.
+    pub fn inherit(&self) -> oneshot::Receiver<Freed> {
+        let (heir, inheritance) = oneshot::channel();
+        *self.state.heir.borrow_mut() = Some(heir);
+        inheritance
     }
 
     /// Whether [`Connections::cut`] ended it.

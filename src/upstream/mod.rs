@@ -7,8 +7,8 @@ pub mod endpoint;
 pub mod health;
 mod task;
 
-pub use claim::{Claim, Gate};
-pub use connections::{ConnectError, Connections, Line};
+pub use claim::{Claim, Gate, StreamMark};
+pub use connections::{ConnectError, Connections, Freed, Line};
 pub use dns::{Names, Resolution};
 pub use endpoint::{Endpoint, EndpointKey, Health, ProbeReport, Target};
 pub use health::{HealthChange, Prober, probe_all};

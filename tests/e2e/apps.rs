@@ -14,6 +14,8 @@ pub enum Kind {
     Uvicorn,
     Gunicorn,
     Node,
+    /// WebSockets on the Python package of that name.
+    Sockets,
 }
 
 /// One app server in one color, always on the same port.
@@ -69,7 +71,14 @@ impl App {
                     "--port",
                     &self.port.to_string(),
                 ]);
-                command.args(["--no-access-log", "--log-level", "error", "app:asgi"]);
+                command.args([
+                    "--no-access-log",
+                    "--log-level",
+                    "error",
+                    "--ws",
+                    "none",
+                    "app:asgi",
+                ]);
                 command
             }
             Kind::Gunicorn => {
@@ -90,6 +99,11 @@ impl App {
             Kind::Node => {
                 let mut command = Command::new("node");
                 command.arg(format!("{folder}/app.js"));
+                command
+            }
+            Kind::Sockets => {
+                let mut command = Command::new(tool("python"));
+                command.arg(format!("{folder}/sockets.py"));
                 command
             }
         };
@@ -149,7 +163,7 @@ impl Drop for App {
 }
 
 /// A program of the virtual environment that `tests/run` makes in the target directory.
-fn tool(name: &str) -> PathBuf {
+pub fn tool(name: &str) -> PathBuf {
     let tools = std::env::var_os("CUTOVER_TEST_TOOLS").map_or_else(
         || {
             // target/debug/cutover → target/test-tools

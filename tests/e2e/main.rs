@@ -29,5 +29,6 @@ mod faults;
 mod input;
 mod life;
 mod reload;
+mod streams;
 mod switching;
 mod weights;

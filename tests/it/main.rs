@@ -17,6 +17,7 @@ mod limits;
 mod operating;
 mod routing;
 mod smuggling;
+mod streams;
 mod switching;
 mod tls;
 mod upstream;

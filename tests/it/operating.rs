@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::harness::backend::HEALTH;
-use crate::harness::{Backend, Proxy, Setup, ok, until};
+use crate::harness::{Backend, Ends, Proxy, Setup, ok, until};
 
 #[test]
 fn a_generation_that_moved_is_412_with_the_state_now() {
@@ -232,6 +232,7 @@ fn the_active_colors_endpoints_change_without_a_failed_request() {
     let proxy = Proxy::of(&one, &green);
     let over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let ends = Ends(&over);
         let hammer = scope.spawn(|| {
             let mut client = proxy.client();
             while !over.load(std::sync::atomic::Ordering::SeqCst) {
@@ -245,7 +246,7 @@ fn the_active_colors_endpoints_change_without_a_failed_request() {
             proxy.put("/v1/apps/web/colors/blue", set).done();
             assert_eq!(proxy.says(), says);
         }
-        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        drop(ends);
         hammer.join().unwrap();
     });
 }
@@ -339,6 +340,7 @@ fn reloads_do_not_disturb_requests() {
     let proxy = from_file(&blue, &green);
     let over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let ends = Ends(&over);
         for _ in 0..3 {
             scope.spawn(|| {
                 let mut client = proxy.client();
@@ -359,7 +361,7 @@ fn reloads_do_not_disturb_requests() {
             });
             proxy.reload().done();
         }
-        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        drop(ends);
     });
 }
 

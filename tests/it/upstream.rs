@@ -376,6 +376,9 @@ fn a_connection_closed_while_idle_costs_no_request() {
         };
         expected += 1;
         assert_eq!((answer.status(), answer.text()), (200, target));
+        // An app that ends after its answer without a word of warning can always be too late for the next request.
+        // One that has ended by then costs nothing, whether or not the event loop has heard of it.
+        until("the app has ended the connection", || blue.ended() == expected);
     }
     let mut targets: Vec<_> = blue
         .requests()
@@ -427,4 +430,21 @@ fn idle_connections_are_given_up_in_time() {
     until("it is closed", || blue.open() == 0);
     assert_eq!(proxy.says(), "blue");
     assert_eq!(blue.connections(), 2);
+}
+
+#[test]
+fn a_get_right_after_the_app_ended_the_connection_is_served() {
+    let blue = one_each();
+    let proxy = unwatched(&blue, "");
+    let mut clients: Vec<Wire> = (0..4).map(|_| proxy.client()).collect();
+    for n in 0..2_000 {
+        let target = format!("/{n}");
+        let answer = clients[n % 4].get(&target);
+        assert_eq!((answer.status(), answer.text()), (200, target));
+        // No sleep: the time in which a connection is taken without a look is what this is about.
+        while blue.ended() <= n {
+            std::hint::spin_loop();
+        }
+    }
+    assert_eq!(blue.requests().len(), 2_000);
 }

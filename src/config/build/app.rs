@@ -9,9 +9,10 @@ use super::health::HealthPart;
 use super::parts::{LimitsPart, TimeoutsPart};
 use crate::config::diagnostics::quoted;
 use crate::config::model::{
-    App, Drain, EndpointAddress, HostPattern, Initial, ListenAddress, PathMatch, Service, Switch,
+    App, Drain, EndpointAddress, HostPattern, Initial, ListenAddress, PathMatch, Service, StreamPolicy,
+    Streams, Switch,
 };
-use crate::config::raw::{self, At};
+use crate::config::raw::{self, At, DurationText};
 use crate::config::values;
 use crate::rollout::{ByColor, Color};
 
@@ -103,6 +104,7 @@ impl AppBuild<'_, '_, '_, '_> {
                     .build
                     .duration("http", raw.drain.http.as_ref(), Duration::ZERO)
                     .unwrap_or(Duration::from_secs(30)),
+                streams: self.streams(&raw.drain.streams),
             },
             headers: self.build.headers(&raw.headers),
             switch: Switch {
@@ -113,6 +115,22 @@ impl AppBuild<'_, '_, '_, '_> {
                     .verify
                     .as_ref()
                     .map_or(3, |at| u32::try_from(*at.get()).unwrap_or(3)),
+            },
+        }
+    }
+
+    fn streams(&mut self, raw: &raw::Streams) -> Streams {
+        let mut time = |key, at: &Option<At<DurationText>>, default| {
+            let given = self.build.duration(key, at.as_ref(), Duration::ZERO);
+            given.unwrap_or(Duration::from_secs(default))
+        };
+        Streams {
+            deadline: time("deadline", &raw.deadline, 600),
+            spread: time("spread", &raw.spread, 60),
+            policy: match raw.policy.as_ref().map(At::get) {
+                Some(raw::StreamPolicy::Keep) => StreamPolicy::Keep,
+                Some(raw::StreamPolicy::Close) => StreamPolicy::Close,
+                Some(raw::StreamPolicy::Spread) | None => StreamPolicy::Spread,
             },
         }
     }

@@ -24,7 +24,7 @@ const AFTER_BASE: &[(&str, &str, &str, &str)] = &[
     ("not_built", "[§fleet]\nprefix = \"x\"", "`[fleet]` is not built", ""),
     ("not_built", "[limits]\n§h2_streams = 1", "`limits.h2_streams` is not built", ""),
     ("not_built", "[[listener]]\naddress = \"127.0.0.1:0\"\n§proxy_protocol = true", "`listener.proxy_protocol`", ""),
-    ("not_built", "[app.web.drain]\n§streams = { policy = \"keep\" }", "`[app.web.drain.streams]`", ""),
+    ("not_built", "[app.web.headers]\n§rewrite_location = true", "`app.web.headers.rewrite_location`", ""),
     ("not_built", "[app.web.health]\npath = \"/\"\n§identity = true", "`app.web.health.identity`", ""),
     ("not_built", "[app.web.health]\nkind = §\"grpc\"", "`kind = \"grpc\"` is not built", "use `http` or `tcp`"),
     ("bad_endpoint", "[app.b]\nhosts = [\"b\"]\nblue = [§\"https://h:1\"]", "TLS to endpoints is not built", ""),

@@ -159,7 +159,8 @@ fn full() -> Bench {
             .control
             .switched("shop", colors, Trigger::Cli, result, 20 * MS);
     }
-    bench.control.drained(2000 * MS, 3);
+    bench.control.drained(2000 * MS);
+    bench.control.drain_cancelled(3);
     bench
         .control
         .reloaded(Timestamp::from_second(1_700_000_000).unwrap());

@@ -226,6 +226,17 @@ impl Wire {
         self.unread.drain(..count).collect()
     }
 
+    /// So many bytes, if the peer does not end before.
+    pub fn try_bytes(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.unread.len() < count {
+            match self.fill() {
+                Ok(true) => {}
+                _ => return None,
+            }
+        }
+        Some(self.unread.drain(..count).collect())
+    }
+
     /// The next request, if one comes.
     pub fn request(&mut self) -> Option<Message> {
         self.message(Kind::Request).ok()
