@@ -12,13 +12,14 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::admin;
 use crate::config::{self, Config, ContentHash, Diagnostics, ListenAddress, Loaded};
-use crate::control::{Control, Handle, Parts};
+use crate::control::{Control, Entrance, Handle, Parts};
 use crate::metrics::{AccessLog, ControlMetrics, Exposition, Registry, ops};
 use crate::proxy::{self, Listener, Phase, Plane};
 use crate::rollout::{Actor, Color, Trigger};
 use crate::routing::{Edge, Published, RoutingTable};
 use crate::shutdown;
 use crate::store::{Journal, Restored, StoreError, StoreHandle};
+use crate::tls::{self, Certificates, Terminator};
 
 /// After SIGTERM the process is unready and still accepts for so long: load balancers need a moment to notice.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -60,6 +61,14 @@ pub enum RunError {
     /// The configuration has mistakes.
     #[error("{0}")]
     Config(Diagnostics),
+    /// A listener's TLS cannot be set up.
+    #[error("listener {address}: {source}")]
+    Tls {
+        /// The listener.
+        address: ListenAddress,
+        /// What is wrong.
+        source: tls::TlsError,
+    },
     /// A listener cannot be bound.
     #[error("{0}")]
     Listen(#[from] proxy::BindError),
@@ -103,12 +112,15 @@ impl Source {
     /// # Errors
     /// Every mistake in it.
     pub fn file(path: &Path) -> Result<Self, RunError> {
+        let loaded =
+            config::load(path, &environment).and_then(|loaded| loaded.check_files(None).map(|()| loaded));
         let Loaded {
             config,
             hash,
             text,
             warnings,
-        } = config::load(path, &environment).map_err(RunError::Config)?;
+            ..
+        } = loaded.map_err(RunError::Config)?;
         for warning in &warnings.items {
             tracing::warn!("{warning}");
         }
@@ -164,6 +176,8 @@ pub struct App {
     source: Source,
     initial: Option<Color>,
     listeners: Vec<Listener>,
+    /// By listener.
+    terminators: Vec<Option<Arc<Terminator>>>,
     doors: admin::Bound,
     store: StoreHandle,
     restored: Restored,
@@ -177,6 +191,7 @@ impl App {
     /// With what cannot be had and what to do; nothing is left behind.
     pub fn bind(source: Source, initial: Option<Color>) -> Result<Self, RunError> {
         let config = &source.config;
+        let terminators = terminators(&config.listeners)?;
         let state_dir = &config.server.state_dir;
         let (journal, restored) = Journal::open(state_dir)?;
         if restored.fresh && config.server.require_state {
@@ -185,10 +200,8 @@ impl App {
         for note in &restored.notes {
             tracing::warn!("{note}");
         }
-        let listeners = config
-            .listeners
-            .iter()
-            .map(|listener| proxy::bind(&listener.address));
+        let with_tls = config.listeners.iter().zip(&terminators);
+        let listeners = with_tls.map(|(listener, tls)| proxy::bind(listener, tls.clone()));
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let doors = admin::bind(&config.admin)?;
         let log = AccessLog::open(&config.log)
@@ -197,6 +210,7 @@ impl App {
         Ok(Self {
             initial,
             listeners,
+            terminators,
             doors,
             store,
             restored,
@@ -247,7 +261,9 @@ impl App {
         let metrics = Arc::<ControlMetrics>::default();
         let published = Published::new(empty_table(&config), config.server.workers);
         let verify_secret = secret().map_err(system("reading /dev/urandom"))?;
-        let file_watch = watch_file(self.source.file.as_ref());
+        let (changes, _guard) = watch_file(self.source.file.as_ref());
+        let certificates = certificates_of(&self.terminators);
+        let (certificate_changes, _certificate_guard) = watch_certificates(certificates.clone());
         let (phase, phases) = watch::channel(Phase::Running);
         let (stop, _) = shutdown::channel();
         let shared = Arc::new(proxy::Shared {
@@ -267,7 +283,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             store: self.store.clone(),
             restored: self.restored,
-            listeners: addresses.clone(),
+            listeners: entrances(&config, &addresses, &self.terminators),
             verify_secret,
             initial: self.initial,
             on_reload: reread_tokens(self.doors.tokens()),
@@ -275,16 +291,15 @@ impl App {
         let (control, handle) = Control::start(parts).await;
         let plane = proxy::start(&shared, self.listeners).map_err(system("starting the workers"))?;
         let names = addresses.iter().map(ToString::to_string).collect();
-        let dropped = self.log.dropped();
         let apps = Box::new(move || crate::control::gauges(&published));
-        let exposition = Exposition::new(registry, metrics, names, dropped, apps);
+        let in_use = Box::new(move || certificates.iter().flat_map(|one| one.views()).collect());
+        let exposition = Exposition::new(registry, metrics, names, self.log.dropped(), apps, in_use);
         let extras = admin::Extras {
             metrics: Arc::new(move || exposition.render()),
             not_live: Arc::new(Vec::new),
         };
         announce(&addresses, self.doors.socket(), self.doors.tcp_address());
-        let (changes, _guard) = file_watch;
-        let control = tokio::task::spawn_local(control.run(changes, stop.watcher()));
+        let control = tokio::task::spawn_local(control.run(changes, certificate_changes, stop.watcher()));
         let (close_doors, mut closed) = shutdown::channel();
         let until_closed = async move { closed.requested().await };
         let doors = tokio::task::spawn_local(admin::serve(self.doors, handle.clone(), extras, until_closed));
@@ -309,6 +324,46 @@ impl App {
         self.store.close().await;
         Ok(())
     }
+}
+
+/// The TLS of each listener that has any.
+fn terminators(listeners: &[config::Listener]) -> Result<Vec<Option<Arc<Terminator>>>, RunError> {
+    let mut tickets = None;
+    let terminators = listeners.iter().map(|listener| {
+        let Some(tls) = &listener.tls else { return Ok(None) };
+        let failed = |source| RunError::Tls {
+            address: listener.address.clone(),
+            source,
+        };
+        let tickets = match &tickets {
+            Some(tickets) => tickets,
+            None => tickets.insert(tls::Tickets::new().map_err(failed)?),
+        };
+        let terminator = Terminator::new(&tls.settings, tickets).map_err(failed)?;
+        Ok(Some(Arc::new(terminator)))
+    });
+    terminators.collect()
+}
+
+/// Every listener's certificates.
+fn certificates_of(terminators: &[Option<Arc<Terminator>>]) -> Vec<Arc<Certificates>> {
+    let with_tls = terminators.iter().flatten();
+    with_tls.map(|one| Arc::clone(one.certificates())).collect()
+}
+
+/// The listeners as the control plane knows them.
+fn entrances(
+    config: &Config,
+    addresses: &[ListenAddress],
+    terminators: &[Option<Arc<Terminator>>],
+) -> Vec<Entrance> {
+    let all = config.listeners.iter().zip(addresses).zip(terminators);
+    all.map(|((listener, address), tls)| Entrance {
+        address: address.clone(),
+        tls: tls.clone(),
+        redirects: listener.redirect_https.is_some(),
+    })
+    .collect()
 }
 
 /// The doors end within seconds by themselves; an error there is said and ends nothing else.
@@ -367,6 +422,26 @@ fn watch_file(file: Option<&(PathBuf, ContentHash, String)>) -> FileWatch {
         }
         Err(error) => {
             tracing::warn!(%error, "the config file is not watched; `cutover reload` and SIGHUP still work");
+            (None, None)
+        }
+    }
+}
+
+/// Watch the files of all certificates, whichever a reload makes them.
+fn watch_certificates(certificates: Vec<Arc<Certificates>>) -> FileWatch {
+    if certificates.is_empty() {
+        return (None, None);
+    }
+    let files = move || certificates.iter().flat_map(|one| one.files()).collect();
+    match config::watch_files(files) {
+        Ok((changes, guard, warning)) => {
+            if let Some(warning) = warning {
+                tracing::warn!("{warning}");
+            }
+            (Some(changes), Some(guard))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "certificates are not watched; `cutover reload` and SIGHUP still work");
             (None, None)
         }
     }

@@ -16,5 +16,6 @@ pub mod rollout;
 pub mod routing;
 pub mod shutdown;
 pub mod store;
+pub mod tls;
 pub mod upstream;
 pub mod wire;

@@ -166,7 +166,10 @@ impl<S: AsyncWrite + Unpin> rt::Write for Io<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.stream.inner_mut()).poll_flush(cx)
+        let polled = Pin::new(self.stream.inner_mut()).poll_flush(cx);
+        // A socket is never flushed in vain; TLS has accepted bytes that the peer may not take.
+        self.watch.blocked.store(polled.is_pending(), Relaxed);
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -38,10 +38,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Leaves: anyone may use them. Metrics have labels, so they know the words of the bottom two.
     ("metrics", &["config", "rollout"]),
     ("shutdown", &[]),
+    ("tls", &[]),
     ("wire", &[]),
 ];
 
-const LEAVES: &[&str] = &["metrics", "shutdown", "wire"];
+const LEAVES: &[&str] = &["metrics", "shutdown", "tls", "wire"];
 
 const FILE_LINES_MAX: usize = 500;
 

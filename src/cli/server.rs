@@ -49,6 +49,7 @@ pub(super) fn demo() -> Result<(), Failure> {
 fn ended(result: Result<(), RunError>) -> Result<(), Failure> {
     result.map_err(|error| match error {
         RunError::Config(diagnostics) => Failure::new(Exit::ConfigInvalid, diagnostics.render(false)),
+        error @ RunError::Tls { .. } => Failure::new(Exit::ConfigInvalid, error.to_string()),
         other => Failure::new(Exit::Failed, other.to_string()),
     })
 }
@@ -80,7 +81,8 @@ pub(super) fn check(
 ) -> Result<(), Failure> {
     let path = file(common)?;
     let name = path.display();
-    match config::load(&path, env) {
+    let checked = config::load(&path, env).and_then(|loaded| loaded.check_files(None).map(|()| loaded));
+    match checked {
         Ok(loaded) => {
             let apps = loaded.config.apps.len();
             let endpoints: usize = loaded

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::model::{App, Config, HttpProbe, Initial, Limits, Probe, Service, WhenLast};
+use super::model::{App, Config, HttpProbe, Initial, Limits, Listener, Probe, Service, WhenLast};
 use super::{AccessFormat, HostHeader, HostPattern, Role};
 
 /// One line for each change from `old` to `new`; empty when they mean the same.
@@ -104,29 +104,80 @@ fn compare(old: &Flat, new: &Flat, lines: &mut Vec<(String, bool)>) {
     }
 }
 
+/// For each listener in use the one of a new configuration that stands for it: the same address.
+#[must_use]
+pub fn same_listeners<'n>(old: &[Listener], new: &'n [Listener]) -> Vec<Option<&'n Listener>> {
+    let mut free: Vec<&Listener> = new.iter().collect();
+    let mut find = |old: &Listener| {
+        // Several may have the same address when the system chooses the port.
+        let at = free.iter().position(|new| new.address == old.address)?;
+        Some(free.remove(at))
+    };
+    old.iter().map(|old| find(old)).collect()
+}
+
 fn listeners(old: &Config, new: &Config, lines: &mut Vec<(String, bool)>) {
-    let addresses = |config: &Config| -> Vec<String> {
-        let mut all: Vec<_> = config
-            .listeners
-            .iter()
-            .map(|listener| listener.address.to_string())
-            .collect();
-        all.sort();
+    let sorted = |config: &Config| {
+        let mut all = config.listeners.clone();
+        all.sort_by_key(|listener| listener.address.to_string());
         all
     };
-    let (mut was, is) = (addresses(old), addresses(new));
-    for address in is {
-        // Several listeners may have the same address when the system chooses the port.
-        match was.iter().position(|other| *other == address) {
-            Some(at) => {
-                was.remove(at);
+    let (was, is) = (sorted(old), sorted(new));
+    for (new, old) in is.iter().zip(same_listeners(&is, &was)) {
+        match old {
+            Some(old) => listener_changes(old, new, lines),
+            None => {
+                let address = &new.address;
+                lines.push((format!("listener {address} added (needs a restart)"), true));
             }
-            None => lines.push((format!("listener {address} added (needs a restart)"), true)),
         }
     }
-    for address in was {
-        lines.push((format!("listener {address} removed (needs a restart)"), true));
+    for (old, new) in was.iter().zip(same_listeners(&was, &is)) {
+        if new.is_none() {
+            let address = &old.address;
+            lines.push((format!("listener {address} removed (needs a restart)"), true));
+        }
     }
+}
+
+fn listener_changes(old: &Listener, new: &Listener, lines: &mut Vec<(String, bool)>) {
+    let (was, is) = (listener(old), listener(new));
+    let mut changed = Vec::new();
+    compare(&was, &is, &mut changed);
+    for (line, _) in changed {
+        // Certificates are swapped while running; a listener that begins or ceases to speak TLS is another one.
+        let live = line.starts_with("tls.certificates") && old.tls.is_some() && new.tls.is_some();
+        let restart = if live { "" } else { " (needs a restart)" };
+        lines.push((format!("listener {}: {line}{restart}", new.address), !live));
+    }
+}
+
+fn listener(listener: &Listener) -> Flat {
+    let mut flat = Flat::default();
+    flat.put(
+        "redirect_https",
+        listener
+            .redirect_https
+            .map(|status| status.to_string())
+            .unwrap_or_default(),
+    );
+    let Some(tls) = &listener.tls else {
+        return flat;
+    };
+    let settings = &tls.settings;
+    let pair = |pair: &crate::tls::Pair| format!("{} with {}", pair.cert.display(), pair.key.display());
+    flat.list("tls.certificates", settings.certificates.iter().map(pair));
+    flat.put("tls.min_version", settings.min_version.as_str());
+    flat.list("tls.alpn", &settings.alpn);
+    let client_ca = settings.client_ca.as_deref();
+    flat.put(
+        "tls.client_ca",
+        client_ca
+            .map(|path| path.display().to_string())
+            .unwrap_or_default(),
+    );
+    flat.put("tls.hsts", tls.hsts.map(shown_time).unwrap_or_default());
+    flat
 }
 
 fn process(config: &Config) -> Flat {

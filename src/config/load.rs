@@ -3,8 +3,9 @@
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -16,6 +17,7 @@ use super::model::Config;
 use super::raw::{self, At};
 use super::shape::Env;
 use super::{build, schema, shape, values};
+use crate::tls;
 
 /// A larger configuration file is not read.
 pub const MAX_BYTES: u64 = 1 << 20;
@@ -31,6 +33,48 @@ pub struct Loaded {
     pub text: String,
     /// What may be used but is worth a word.
     pub warnings: Diagnostics,
+    /// What errors call the file.
+    name: String,
+    /// Files that it names and that must be good before it is used.
+    pem: Vec<(PemFile, Range<usize>)>,
+}
+
+impl Loaded {
+    /// Read the certificates and keys that it names, and nothing else. Apart from [`load`], because whoever only
+    /// wants to know where the server is (`cutover status`) need not be able to read its keys. Those that the
+    /// `running` configuration names are left out: they are in use, and go on if the files are bad now.
+    ///
+    /// # Errors
+    /// Each that cannot be used, with its place in the configuration.
+    pub fn check_files(&self, running: Option<&Config>) -> Result<(), Diagnostics> {
+        let mut findings = Findings::new(&self.name, &self.text);
+        let listeners = running.map_or(&[][..], |config| &config.listeners);
+        let in_use = |file: &PemFile| {
+            let mut settings = listeners.iter().filter_map(|listener| listener.tls.as_ref());
+            settings.any(|tls| match file {
+                PemFile::Pair(pair) => tls.settings.certificates.contains(pair),
+                PemFile::ClientCa(path) => tls.settings.client_ca.as_ref() == Some(path),
+            })
+        };
+        for (file, span) in self.pem.iter().filter(|(file, _)| !in_use(file)) {
+            let checked = match file {
+                PemFile::Pair(pair) => pair.check(),
+                PemFile::ClientCa(path) => tls::check_client_ca(path),
+            };
+            if let Err(error) = checked {
+                let hint = error.hint.map(str::to_owned);
+                findings.error(span, "bad_certificate", error.to_string(), hint);
+            }
+        }
+        findings.finish(()).map(drop)
+    }
+}
+
+/// A file of certificates or keys that the configuration names.
+#[derive(Clone, Debug)]
+pub(super) enum PemFile {
+    Pair(tls::Pair),
+    ClientCa(PathBuf),
 }
 
 /// SHA-256 of the bytes of a file; displayed in hexadecimal digits.
@@ -66,12 +110,15 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded,
             let message = "the file is not text: a configuration is TOML in UTF-8".to_owned();
             Diagnostics::one(&name, "file_not_text", message, None)
         })?;
-    let (config, warnings) = parse_text(&text, &name, env)?;
+    let mut pem = Vec::new();
+    let (config, warnings) = parse_text(&text, &name, env, &mut pem)?;
     Ok(Loaded {
         config,
         hash,
         text,
         warnings,
+        name,
+        pem,
     })
 }
 
@@ -80,7 +127,7 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded,
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(text: &str, name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Diagnostics> {
-    parse_text(text, name, env).map(|(config, _)| config)
+    parse_text(text, name, env, &mut Vec::new()).map(|(config, _)| config)
 }
 
 /// The configuration of `cutover run --listen A --blue B --green C`: one app `web` with one service `web`.
@@ -120,16 +167,22 @@ pub fn from_flags(
     let file = raw::File {
         listener: Some(vec![raw::Listener {
             address: Some(At::nowhere(listen.to_owned())),
+            ..raw::Listener::default()
         }]),
         app: Some([(At::nowhere("web".to_owned()), app)].into()),
         ..raw::File::default()
     };
     let mut findings = Findings::new("command line", "");
-    let config = build::build(&file, &mut findings, env);
+    let config = build::build(&file, &mut findings, env, &mut Vec::new());
     findings.finish(config).map(|(config, _)| config)
 }
 
-fn parse_text(text: &str, name: &str, env: &Env<'_>) -> Result<(Config, Diagnostics), Diagnostics> {
+fn parse_text(
+    text: &str,
+    name: &str,
+    env: &Env<'_>,
+    pem: &mut Vec<(PemFile, Range<usize>)>,
+) -> Result<(Config, Diagnostics), Diagnostics> {
     if text.trim().is_empty() {
         let message = "the file is empty".to_owned();
         let hint = "the smallest has `[[listener]]` with `address`, and `[app.web]` with `blue` and `green`";
@@ -167,7 +220,7 @@ fn parse_text(text: &str, name: &str, env: &Env<'_>) -> Result<(Config, Diagnost
             return Err(findings.give_up());
         }
     };
-    let config = build::build(&file, &mut findings, env);
+    let config = build::build(&file, &mut findings, env, pem);
     findings.finish(config)
 }
 

@@ -16,12 +16,12 @@ mod values;
 mod watch;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
-pub use diff::{diff, needs_restart};
+pub use diff::{diff, needs_restart, same_listeners};
 pub use load::{ContentHash, Loaded, MAX_BYTES, from_flags, load, parse};
 pub use model::*;
 pub use schema::schema;
 pub use values::{parse_duration, parse_endpoint};
-pub use watch::{Changed, WatchGuard, watch};
+pub use watch::{Changed, WatchGuard, watch, watch_files};
 
 #[cfg(test)]
 mod tests;

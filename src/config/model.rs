@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::rollout::{ByColor, Color};
+use crate::tls;
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,6 +122,19 @@ pub enum Role {
 pub struct Listener {
     /// Where it listens.
     pub address: ListenAddress,
+    /// `[listener.tls]`; `None` is clear text.
+    pub tls: Option<Tls>,
+    /// Every request is answered with this status and the same address under https.
+    pub redirect_https: Option<u16>,
+}
+
+/// `[listener.tls]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificates and protocol.
+    pub settings: tls::Settings,
+    /// How long browsers shall use https alone (RFC 6797); `None` says nothing to them.
+    pub hsts: Option<Duration>,
 }
 
 /// Where a listener listens.

@@ -202,6 +202,54 @@ pub(super) struct Listener {
     /// ADDRESS:PORT, or unix:PATH.
     #[schemars(required)]
     pub(super) address: Option<At<String>>,
+    /// With this table the listener speaks TLS.
+    pub(super) tls: Option<Tls>,
+    /// Answer every request with this status and the same address under https.
+    #[schemars(extend("enum" = [301, 302, 307, 308]))]
+    pub(super) redirect_https: Option<At<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    /// Chosen by server name; the first is the default. Reloaded when the files change.
+    #[schemars(required, extend("minItems" = 1))]
+    pub(super) certificates: Option<Vec<Certificate>>,
+    /// The oldest version that is spoken.
+    #[schemars(extend("default" = "1.2"))]
+    pub(super) min_version: Option<At<TlsVersion>>,
+    /// Protocols offered to clients.
+    #[schemars(extend("minItems" = 1, "default" = ["http/1.1"]))]
+    pub(super) alpn: Option<Vec<Alpn>>,
+    /// Clients must show a certificate that this PEM file's have signed; read at start.
+    pub(super) client_ca: Option<At<String>>,
+    /// Tell browsers to use https alone for so long.
+    pub(super) hsts: Option<At<DurationText>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Certificate {
+    /// PEM file of the chain, the server's own certificate first.
+    #[schemars(required)]
+    pub(super) cert: Option<At<String>>,
+    /// PEM file of its private key.
+    #[schemars(required)]
+    pub(super) key: Option<At<String>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(super) enum TlsVersion {
+    #[serde(rename = "1.2")]
+    Tls12,
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(super) enum Alpn {
+    #[serde(rename = "http/1.1")]
+    Http1,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -222,7 +270,7 @@ pub(super) struct Limits {
     /// Open client connections; 0 = from the file descriptor limit.
     #[schemars(range(min = 0, max = 10_000_000), extend("default" = 0))]
     pub(super) connections: Option<At<i64>>,
-    /// From accept to the first complete request head.
+    /// From accept to the first complete request head, TLS handshake included.
     #[schemars(extend("default" = "10s"))]
     pub(super) client_header_timeout: Option<At<DurationText>>,
     /// Between two requests of a connection.

@@ -1,4 +1,4 @@
-//! Tells when the content of the configuration file has changed.
+//! Tells when the content of the configuration file, or of files that it names, has changed.
 //!
 //! File notifications say *when* to look, the hash of the content says *whether* anything changed. They watch
 //! the directories and not the file: editors and Kubernetes replace files and links, and a watch on the file
@@ -69,11 +69,62 @@ pub fn watch(
     start(path, loaded, notifier)
 }
 
+/// Watch several files at once, such as certificates: any change of any of them is one [`Changed::Content`], whatever
+/// has become of the file. `paths` is asked at each look, so the list may change. The first look is news too.
+///
+/// # Errors
+/// As [`watch`].
+pub fn watch_files(
+    paths: impl Fn() -> Vec<PathBuf> + Send + Sync + 'static,
+) -> std::io::Result<(mpsc::Receiver<Changed>, WatchGuard, Option<String>)> {
+    let paths: Paths = Arc::new(paths);
+    let subject = Subject {
+        name: "the certificates",
+        thread: "certificate-watch",
+        look: {
+            let paths = Arc::clone(&paths);
+            Box::new(move || Seen::look_at_all(&paths()))
+        },
+        paths,
+    };
+    start_with(
+        subject,
+        Seen::Unreadable("not looked at yet".to_owned()),
+        notifier,
+    )
+}
+
 type SharedNames = Arc<Mutex<Names>>;
 
 fn start(
     path: PathBuf,
     loaded: ContentHash,
+    notifier: impl FnOnce(SyncSender<()>, SharedNames) -> Result<RecommendedWatcher, notify::Error>,
+) -> std::io::Result<(mpsc::Receiver<Changed>, WatchGuard, Option<String>)> {
+    let followed = path.clone();
+    let subject = Subject {
+        name: "the configuration",
+        thread: "config-watch",
+        look: Box::new(move || Seen::look(&path)),
+        paths: Arc::new(move || vec![followed.clone()]),
+    };
+    start_with(subject, Seen::Content(loaded), notifier)
+}
+
+type Paths = Arc<dyn Fn() -> Vec<PathBuf> + Send + Sync>;
+
+/// What is watched.
+struct Subject {
+    /// In the warning.
+    name: &'static str,
+    thread: &'static str,
+    look: Box<dyn Fn() -> Seen + Send>,
+    paths: Paths,
+}
+
+fn start_with(
+    subject: Subject,
+    delivered: Seen,
     notifier: impl FnOnce(SyncSender<()>, SharedNames) -> Result<RecommendedWatcher, notify::Error>,
 ) -> std::io::Result<(mpsc::Receiver<Changed>, WatchGuard, Option<String>)> {
     let (wake, woken) = sync_channel(1);
@@ -87,25 +138,26 @@ fn start(
         names,
         watched: BTreeSet::new(),
     };
-    if let Some(error) = places.follow(&path) {
+    if let Some(error) = places.follow(&(subject.paths)()) {
         warning.get_or_insert(error);
     }
     let stop = Arc::new(AtomicBool::new(false));
     let (out, changes) = mpsc::channel(1);
+    let (name, thread) = (subject.name, subject.thread);
     let watching = Watching {
-        delivered: Seen::Content(loaded),
+        delivered,
         pending: None,
-        path,
+        subject,
         places,
         woken,
         stop: Arc::clone(&stop),
         out,
     };
     std::thread::Builder::new()
-        .name("config-watch".to_owned())
+        .name(thread.to_owned())
         .spawn(move || watching.run())?;
     let warning = warning.map(|error| {
-        format!("file notifications cannot be used ({error}): the configuration is looked at every 2 seconds")
+        format!("file notifications cannot be used ({error}): {name} is looked at every 2 seconds")
     });
     Ok((changes, WatchGuard { stop, wake }, warning))
 }
@@ -124,11 +176,21 @@ impl Seen {
             Err(error) => Self::Unreadable(error.to_string()),
         }
     }
+
+    /// Several files as one: each with its content, or why it has none.
+    fn look_at_all(paths: &[PathBuf]) -> Self {
+        let mut all = Vec::new();
+        for path in paths {
+            let seen = format!("{:?} {:?}\n", path, Self::look(path));
+            all.extend_from_slice(seen.as_bytes());
+        }
+        Self::Content(ContentHash::of(&all))
+    }
 }
 
 /// The thread.
 struct Watching {
-    path: PathBuf,
+    subject: Subject,
     places: Places,
     woken: Receiver<()>,
     stop: Arc<AtomicBool>,
@@ -168,17 +230,17 @@ impl Watching {
 
     /// A file that is being written, or missing for the moment of a rename, is not news.
     fn look(&mut self) {
-        let seen = Seen::look(&self.path);
+        let seen = (self.subject.look)();
         if seen == self.delivered {
             return;
         }
         let settled = settle(seen, || {
             std::thread::sleep(SETTLE);
-            (!self.ended()).then(|| Seen::look(&self.path))
+            (!self.ended()).then(|| (self.subject.look)())
         });
         let Some(seen) = settled else { return };
         // Links may lead elsewhere now.
-        self.places.follow(&self.path);
+        self.places.follow(&(self.subject.paths)());
         if seen != self.delivered {
             self.pending = Some(match &seen {
                 Seen::Content(hash) => Changed::Content(*hash),
@@ -255,10 +317,15 @@ struct Places {
 }
 
 impl Places {
-    /// Watch the directory of the file, and of each link on the way to it. The string says why one cannot be.
-    fn follow(&mut self, path: &Path) -> Option<String> {
+    /// Watch the directory of each file, and of each link on the way to it. The string says why one cannot be.
+    fn follow(&mut self, paths: &[PathBuf]) -> Option<String> {
         let notifier = self.notifier.as_mut()?;
-        let (wanted, names) = places_of(path);
+        let (mut wanted, mut names) = (BTreeSet::new(), BTreeSet::new());
+        for path in paths {
+            let (directories, of_path) = places_of(path);
+            wanted.extend(directories);
+            names.extend(of_path);
+        }
         if let Ok(mut known) = self.names.lock() {
             known.0 = names;
         }

@@ -15,11 +15,12 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, broadcast, mpsc};
 
 use super::ask::Refusal;
+use super::certificates::Entrance;
 use super::drain::DrainJob;
 use super::handle::{Handle, Message};
 use super::idempotency::Answers;
 use super::view::{ConfigView, Event, EventKind, HistoryEntry};
-use crate::config::{self, Config, ListenAddress};
+use crate::config::{self, Config};
 use crate::metrics::{ControlMetrics, Registry};
 use crate::rollout::{self, Actor, AppState, Applied, Color, Command, Rejection, Transition, Trigger};
 use crate::routing::{Published, Resolved, RoutingTable};
@@ -45,8 +46,8 @@ pub struct Parts {
     pub store: StoreHandle,
     /// What it held.
     pub restored: store::Restored,
-    /// The listeners as bound, for the proof after a switch.
-    pub listeners: Vec<ListenAddress>,
+    /// The listeners as bound, in the order of the configuration.
+    pub listeners: Vec<Entrance>,
     /// The secret that the data plane knows a proof by.
     pub verify_secret: HeaderValue,
     /// `--initial COLOR`
@@ -89,7 +90,7 @@ pub(super) struct Controller {
     pub(super) past_events: RefCell<VecDeque<Event>>,
     pub(super) answers: Answers,
     pub(super) warnings: RefCell<Vec<String>>,
-    pub(super) listeners: Vec<ListenAddress>,
+    pub(super) listeners: Vec<Entrance>,
     pub(super) verify_secret: HeaderValue,
     pub(super) initial: Option<Color>,
     pub(super) on_reload: OnReload,

@@ -4,6 +4,7 @@
 //! (health), lets the pure machine decide, commits to the store, publishes the table, proves the switch, answers.
 
 mod ask;
+mod certificates;
 mod controller;
 mod drain;
 mod explain;
@@ -25,6 +26,7 @@ mod verify;
 mod view;
 
 pub use ask::{Ask, Intent, Outcome, Probe, Refusal, Verify, Wanted};
+pub use certificates::Entrance;
 pub use controller::{OnReload, Parts};
 pub use handle::{Drained, Explain, ExplainRequest, Handle, Probed, Reloaded};
 pub use overview::gauges;

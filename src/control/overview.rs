@@ -33,7 +33,11 @@ impl Controller {
             started: self.started,
             ready: not_ready.is_empty(),
             not_ready,
-            listeners: self.listeners.iter().map(ToString::to_string).collect(),
+            listeners: self
+                .listeners
+                .iter()
+                .map(|entrance| entrance.address.to_string())
+                .collect(),
             apps,
         }
     }
@@ -49,6 +53,7 @@ impl Controller {
 
     fn warnings_now(&self) -> Vec<String> {
         let mut warnings = self.warnings.borrow().clone();
+        warnings.extend(self.certificate_warnings());
         for (name, slot) in &*self.apps.borrow() {
             if slot.undurable.is_some() {
                 warnings.push(format!(

@@ -30,7 +30,11 @@ impl Controller {
         };
         let _turn = self.reloading.lock().await;
         // Read on a thread of its own: a hanging network mount must not stop the control plane.
-        let read = tokio::task::spawn_blocking(move || config::load(&path, &|name| std::env::var(name).ok()));
+        let running = Arc::clone(&self.config.borrow());
+        let read = tokio::task::spawn_blocking(move || {
+            let loaded = config::load(&path, &|name| std::env::var(name).ok())?;
+            loaded.check_files(Some(&running)).map(|()| loaded)
+        });
         match read.await {
             Ok(Ok(loaded)) => self.take_into_use(loaded, by).await,
             Ok(Err(diagnostics)) => Err(self.refuse_file(diagnostics.to_string())),
@@ -73,6 +77,7 @@ impl Controller {
         let mut warnings: Vec<String> = loaded.warnings.items.iter().map(ToString::to_string).collect();
         warnings.extend((self.on_reload)(&old));
         if Some(loaded.hash) == self.file_hash.get() {
+            warnings.extend(self.refresh_certificates(&old).await);
             let mut view = self.config_view.borrow_mut();
             view.last_error = None;
             let needs_restart = view.needs_restart.clone();
@@ -106,6 +111,7 @@ impl Controller {
             view.last_error = None;
             view.needs_restart.clone_from(&needs_restart);
         }
+        warnings.extend(self.refresh_certificates(&new).await);
         self.metrics.reloaded(Timestamp::now());
         let message = format!("config taken into use, {} differences", diff.len());
         tracing::info!("{message}");
@@ -272,10 +278,21 @@ fn keep_what_needs_a_restart(old: &Config, new: Config) -> Config {
             ..old.server.clone()
         },
         admin: old.admin.clone(),
-        listeners: old.listeners.clone(),
+        listeners: with_new_certificates(&old.listeners, &new.listeners),
         log: old.log.clone(),
         ..new
     }
+}
+
+/// The listeners as bound, with the certificates that the file names now.
+fn with_new_certificates(old: &[config::Listener], new: &[config::Listener]) -> Vec<config::Listener> {
+    let mut kept = old.to_vec();
+    for (listener, new) in kept.iter_mut().zip(config::same_listeners(old, new)) {
+        if let (Some(tls), Some(new)) = (&mut listener.tls, new.and_then(|new| new.tls.as_ref())) {
+            tls.settings.certificates.clone_from(&new.settings.certificates);
+        }
+    }
+    kept
 }
 
 /// The text of a config with the values hidden that look like secrets. (`${VAR}` is shown as written.)

@@ -56,9 +56,14 @@ impl Control {
         )
     }
 
-    /// Serve the mailbox until every handle is gone. `file` tells of changes of the config file; `stopping` makes
+    /// Serve the mailbox until every handle is gone. `file` and `certificates` tell of changed files; `stopping` makes
     /// the process unready.
-    pub async fn run(mut self, mut file: Option<mpsc::Receiver<Changed>>, mut stopping: Watcher) {
+    pub async fn run(
+        mut self,
+        mut file: Option<mpsc::Receiver<Changed>>,
+        mut certificates: Option<mpsc::Receiver<Changed>>,
+        mut stopping: Watcher,
+    ) {
         let mut drain_tick = tokio::time::interval(DRAIN_TICK);
         drain_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut slow_tick = tokio::time::interval(SLOW_TICK);
@@ -75,6 +80,10 @@ impl Control {
                 change = next(&mut file) => {
                     let controller = Rc::clone(&controller);
                     tokio::task::spawn_local(async move { controller.file_changed(change).await });
+                }
+                _ = next(&mut certificates) => {
+                    let controller = Rc::clone(&controller);
+                    tokio::task::spawn_local(async move { controller.certificates_changed().await });
                 }
                 () = controller.drained.notified() => controller.follow_drains(),
                 _ = drain_tick.tick(), if controller.drains() => controller.follow_drains(),

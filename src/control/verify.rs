@@ -1,5 +1,6 @@
 //! The proof of a switch: requests through our own listener must be answered by the new color.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -7,9 +8,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, response};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::ask::Verify;
+use super::certificates::Entrance;
 use super::controller::Controller;
 use crate::config::{App, HostPattern, ListenAddress, Probe, Service};
 use crate::rollout::AppState;
@@ -44,9 +47,9 @@ impl Controller {
         if of.switch.verify == 0 {
             return Ok(Verify::Skipped("switch.verify = 0".to_owned()));
         }
-        let Some(listener) = self.listeners.first() else {
+        let Some(listener) = entrance_for_proofs(&self.listeners) else {
             return Ok(Verify::Skipped(
-                "no listener serves this app in clear text".to_owned(),
+                "every listener redirects or asks for a client's certificate".to_owned(),
             ));
         };
         let of_service = |service: &Service| match &service.health.kind {
@@ -77,7 +80,7 @@ impl Controller {
 
     async fn prove_once(
         &self,
-        listener: &ListenAddress,
+        listener: &Entrance,
         of: &App,
         service: &str,
         path: &str,
@@ -97,10 +100,13 @@ impl Controller {
         let Ok(request) = request else {
             return Found::Unreachable(format!("{path} is no path to ask for"));
         };
-        match tokio::time::timeout(PATIENCE, ask(listener, request)).await {
+        match tokio::time::timeout(PATIENCE, ask(listener, &host_of(of), request)).await {
             Ok(Ok(answer)) => judge(&answer, after, path),
             Ok(Err(why)) => Found::Unreachable(why),
-            Err(_) => Found::Unreachable(format!("no answer through {listener} within {PATIENCE:?}")),
+            Err(_) => {
+                let address = &listener.address;
+                Found::Unreachable(format!("no answer through {address} within {PATIENCE:?}"))
+            }
         }
     }
 }
@@ -132,32 +138,50 @@ fn judge(answer: &response::Parts, after: &AppState, path: &str) -> Found {
     }
 }
 
-async fn ask(listener: &ListenAddress, request: Request<Empty<Bytes>>) -> Result<response::Parts, String> {
-    let unreachable = |error: &dyn std::fmt::Display| format!("our own listener {listener}: {error}");
-    let stream = match listener {
-        ListenAddress::Tcp(address) => {
-            let stream = TcpStream::connect(reachable(*address))
-                .await
-                .map_err(|error| unreachable(&error))?;
-            Stream::tcp(stream).map_err(|error| unreachable(&error))?
-        }
-        ListenAddress::Unix(path) => Stream::unix(
-            UnixStream::connect(path)
-                .await
-                .map_err(|error| unreachable(&error))?,
-        ),
+/// The first in clear text, else the first with TLS; none that would not let us in.
+fn entrance_for_proofs(entrances: &[Entrance]) -> Option<&Entrance> {
+    let asks = |entrance: &Entrance| entrance.tls.as_ref().is_some_and(|tls| tls.asks_clients());
+    entrances
+        .iter()
+        .filter(|entrance| !entrance.redirects && !asks(entrance))
+        .min_by_key(|entrance| entrance.tls.is_some())
+}
+
+async fn ask(
+    listener: &Entrance,
+    host: &str,
+    request: Request<Empty<Bytes>>,
+) -> Result<response::Parts, String> {
+    let unreachable = |error: io::Error| format!("our own listener {}: {error}", listener.address);
+    let stream = match &listener.address {
+        ListenAddress::Tcp(address) => TcpStream::connect(reachable(*address))
+            .await
+            .and_then(Stream::tcp),
+        ListenAddress::Unix(path) => UnixStream::connect(path).await.map(Stream::unix),
     };
+    let stream = stream.map_err(unreachable)?;
+    let answer = match &listener.tls {
+        None => exchange(stream, request).await,
+        // Boxed: the handshake's state is large, and proofs are rare.
+        Some(tls) => {
+            let stream = Box::pin(tls.connect(host, stream)).await.map_err(unreachable)?;
+            exchange(stream, request).await
+        }
+    };
+    answer.map_err(|error| format!("our own listener {}: {error}", listener.address))
+}
+
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    stream: S,
+    request: Request<Empty<Bytes>>,
+) -> hyper::Result<response::Parts> {
     let (io, _) = Io::new(stream);
-    let (mut sender, connection) = http1::handshake(io).await.map_err(|error| unreachable(&error))?;
+    let (mut sender, connection) = http1::handshake(io).await?;
     let driver = tokio::task::spawn_local(async move {
         // Its error is the request's error.
         let _ = connection.await;
     });
-    let answer = sender
-        .send_request(request)
-        .await
-        .map_err(|error| unreachable(&error));
-    let head = match answer {
+    let head = match sender.send_request(request).await {
         Ok(answer) => {
             let (head, body) = answer.into_parts();
             // Read to the end, so that it ends as any request; a large health page is let go.

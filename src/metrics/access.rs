@@ -36,6 +36,8 @@ pub struct Record<'a> {
     pub time: SystemTime,
     /// The client's address; `None` on a Unix socket.
     pub client: Option<IpAddr>,
+    /// `https` or `http`, as the client spoke to us.
+    pub scheme: &'a str,
     /// Empty when no request could be read.
     pub method: &'a str,
     /// The host that was asked for.

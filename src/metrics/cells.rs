@@ -178,6 +178,37 @@ pub struct WorkerCells {
     pub connections: Box<[Gauge]>,
     /// Requests that reached no app: malformed, or nothing matched.
     pub unrouted: PoolCells,
+    /// TLS handshakes.
+    pub tls: TlsCells,
+}
+
+/// What one worker counts of TLS handshakes.
+#[derive(Debug, Default)]
+pub struct TlsCells {
+    /// Done, by version (1.2, 1.3) and whether a session was resumed.
+    done: [[Cell; 2]; 2],
+    /// Failed: the client and we do not agree.
+    pub refused: Cell,
+    /// The client left before the end.
+    pub left: Cell,
+    /// Not done in time.
+    pub timed_out: Cell,
+}
+
+impl TlsCells {
+    /// Count one that is done.
+    pub fn shaken(&self, is_tls13: bool, resumed: bool) {
+        self.done[usize::from(is_tls13)][usize::from(resumed)].add(1);
+    }
+
+    /// Calls `f` with the labels version and resumed, and the count.
+    pub fn each_done(&self, mut f: impl FnMut(&'static str, &'static str, u64)) {
+        for (version, cells) in ["1.2", "1.3"].into_iter().zip(&self.done) {
+            for (resumed, cell) in ["false", "true"].into_iter().zip(cells) {
+                f(version, resumed, cell.get());
+            }
+        }
+    }
 }
 
 /// The key of a [`PoolMetrics`]: its label values. The color is `None` for answers made before one was chosen.
@@ -203,6 +234,7 @@ impl Registry {
             Arc::new(WorkerCells {
                 connections,
                 unrouted: PoolCells::default(),
+                tls: TlsCells::default(),
             })
         };
         Self {

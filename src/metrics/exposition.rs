@@ -11,14 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::control::ControlSnapshot;
 use super::names::{self, Metric};
 use super::text::{Text, labels, push_label};
-use super::{AppGauges, ControlMetrics, PoolCells, Registry, Snapshot, StreamKind};
+use super::{AppGauges, Cell, ControlMetrics, PoolCells, Registry, Snapshot, StreamKind, TlsCells};
 use crate::rollout::{ByColor, Color};
+use crate::tls::CertificateView;
 
 /// `Content-Type` of the answer.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Where a scrape gets the levels from: the apps of the current table.
 pub type Provider = Box<dyn Fn() -> Vec<AppGauges> + Send + Sync>;
+
+/// Where a scrape gets the certificates in use from.
+pub type Certificates = Box<dyn Fn() -> Vec<CertificateView> + Send + Sync>;
 
 /// Answers scrapes. One for the process.
 pub struct Exposition {
@@ -28,6 +32,7 @@ pub struct Exposition {
     listeners: Vec<String>,
     access_dropped: Arc<AtomicU64>,
     apps: Provider,
+    certificates: Certificates,
     earlier: Mutex<Earlier>,
 }
 
@@ -54,7 +59,7 @@ type EndpointKey = (String, String, Color, String);
 
 impl Exposition {
     /// `listeners` are the label values by listener index, as many as the registry was made for;
-    /// `access_dropped` is [`super::AccessLog::dropped`]; `apps` is called once a scrape.
+    /// `access_dropped` is [`super::AccessLog::dropped`]; `apps` and `certificates` are called once a scrape.
     #[must_use]
     pub fn new(
         registry: Arc<Registry>,
@@ -62,6 +67,7 @@ impl Exposition {
         listeners: Vec<String>,
         access_dropped: Arc<AtomicU64>,
         apps: Provider,
+        certificates: Certificates,
     ) -> Self {
         Self {
             registry,
@@ -69,6 +75,7 @@ impl Exposition {
             listeners,
             access_dropped,
             apps,
+            certificates,
             earlier: Mutex::default(),
         }
     }
@@ -129,11 +136,58 @@ impl Exposition {
                 count,
             );
         }
+        self.write_tls(text);
         text.single(&names::ACCESS_DROPPED, self.access_dropped.load(Relaxed));
         text.family(&names::BUILD_INFO);
         let version = labels(&names::BUILD_INFO, &[env!("CARGO_PKG_VERSION")]);
         text.sample(&names::BUILD_INFO, &version, 1);
         write_process_collector(text);
+    }
+
+    fn write_tls(&self, text: &mut Text) {
+        let cells = || self.registry.worker_cells.iter().map(|cells| &cells.tls);
+        let mut done: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+        for cells in cells() {
+            cells.each_done(|version, resumed, count| *done.entry((version, resumed)).or_default() += count);
+        }
+        text.family(&names::TLS_HANDSHAKES);
+        for ((version, resumed), count) in done {
+            let labels = labels(&names::TLS_HANDSHAKES, &[version, resumed]);
+            text.sample(&names::TLS_HANDSHAKES, &labels, count);
+        }
+        text.family(&names::TLS_FAILURES);
+        let sum = |of: fn(&TlsCells) -> &Cell| cells().map(|cells| of(cells).get()).sum::<u64>();
+        for (reason, count) in [
+            ("refused", sum(|cells| &cells.refused)),
+            ("left", sum(|cells| &cells.left)),
+            ("timeout", sum(|cells| &cells.timed_out)),
+        ] {
+            text.sample(
+                &names::TLS_FAILURES,
+                &labels(&names::TLS_FAILURES, &[reason]),
+                count,
+            );
+        }
+        // One file may serve several listeners: it is one series.
+        let mut in_use: BTreeMap<String, (i64, bool)> = BTreeMap::new();
+        for view in (self.certificates)() {
+            let (not_after, up_to_date) = in_use.entry(view.cert).or_insert((view.not_after, true));
+            *not_after = view.not_after.min(*not_after);
+            *up_to_date &= view.up_to_date;
+        }
+        text.family(&names::TLS_NOT_AFTER);
+        for (cert, (not_after, _)) in &in_use {
+            text.sample(
+                &names::TLS_NOT_AFTER,
+                &labels(&names::TLS_NOT_AFTER, &[cert]),
+                not_after,
+            );
+        }
+        text.family(&names::TLS_UP_TO_DATE);
+        for (cert, (_, up_to_date)) in &in_use {
+            let labels = labels(&names::TLS_UP_TO_DATE, &[cert]);
+            text.sample(&names::TLS_UP_TO_DATE, &labels, u8::from(*up_to_date));
+        }
     }
 
     fn earlier(&self) -> MutexGuard<'_, Earlier> {

@@ -11,7 +11,7 @@ pub mod ops;
 mod text;
 
 pub use access::{AccessLog, Record, WorkerLog};
-pub use cells::{Cell, Gauge, PoolCells, PoolMetrics, Registry, StreamKind, WorkerCells};
+pub use cells::{Cell, Gauge, PoolCells, PoolMetrics, Registry, StreamKind, TlsCells, WorkerCells};
 pub use control::{ControlMetrics, SwitchResult};
 pub use exposition::Exposition;
 pub use gauges::{AppGauges, EndpointGauge};

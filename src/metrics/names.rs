@@ -128,6 +128,14 @@ metrics! {
         "1 if the process started without any stored state and chose the colors itself.");
     CONNECTIONS = gauge("cutover_connections", &["listener"],
         "Open client connections.");
+    TLS_HANDSHAKES = counter("cutover_tls_handshakes_total", &["version", "resumed"],
+        "TLS handshakes with clients that were done; resumed is true where an earlier session went on.");
+    TLS_FAILURES = counter("cutover_tls_handshake_failures_total", &["reason"],
+        "TLS handshakes with clients that came to nothing; reason is refused (no common version, name or certificate, or no TLS at all), left (the client ended the connection) or timeout.");
+    TLS_NOT_AFTER = gauge("cutover_tls_cert_not_after_timestamp_seconds", &["cert"],
+        "When the certificate in use expires, in Unix time; cert is its file.");
+    TLS_UP_TO_DATE = gauge("cutover_tls_cert_up_to_date", &["cert"],
+        "1 if the certificate in use is what its files hold now, 0 if they were refused and the older one goes on.");
     ACCESS_DROPPED = counter("cutover_access_log_dropped_total", &[],
         "Lines of the access log that were lost because it could not be written fast enough, or at all.");
     BUILD_INFO = gauge("cutover_build_info", &["version"],

@@ -14,11 +14,13 @@ use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::forward::forward;
+use super::front::{Front, Opened, shake_hands};
 use super::headers::Peer;
 use super::reply;
 use super::tunnel::Tunnel;
 use super::worker::Worker;
 use crate::config::Limits;
+use crate::tls::Transport;
 use crate::wire::{Io, Socket, Stream, Watch};
 
 /// hyper's least buffer; a smaller `header_bytes` is held by its own bound.
@@ -44,6 +46,9 @@ enum Phase {
 /// A client connection as the rest of the worker sees it.
 pub(super) struct Client {
     pub(super) peer: Rc<Peer>,
+    pub(super) front: Rc<Front>,
+    /// The server name that the connection was opened for, over TLS.
+    pub(super) name: Option<Box<str>>,
     phase: Cell<Phase>,
     watch: Arc<Watch>,
     socket: Socket,
@@ -188,14 +193,50 @@ impl Client {
     }
 }
 
-/// Serve a client until it ends, resets, or runs out of time.
-pub(super) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Peer) {
+/// Serve a client in clear text.
+pub(super) async fn serve_plain(worker: Rc<Worker>, front: Rc<Front>, stream: Stream, peer: Peer) {
     let limits = worker.shared.published.load().edge.limits;
     let socket = stream.socket();
-    let (io, watch) = Io::new(stream);
+    serve(
+        worker,
+        front,
+        Opened::plain(stream, peer),
+        socket,
+        limits,
+        Instant::now(),
+    )
+    .await;
+}
+
+/// Serve a client through TLS. The handshake is part of the time to the first complete head.
+pub(super) async fn serve_tls(worker: Rc<Worker>, front: Rc<Front>, stream: Stream, peer: Peer) {
+    let Some(tls) = front.tls.clone() else { return };
+    let limits = worker.shared.published.load().edge.limits;
+    let accepted = Instant::now();
+    let deadline = accepted + limits.client_header_timeout;
+    let socket = stream.socket();
+    if let Some(opened) = shake_hands(&worker, &tls, stream, peer, deadline).await {
+        drop(tls);
+        serve(worker, front, opened, socket, limits, accepted).await;
+    }
+}
+
+/// Serve a client until it ends, resets, or runs out of time.
+async fn serve(
+    worker: Rc<Worker>,
+    front: Rc<Front>,
+    opened: Opened,
+    socket: Socket,
+    limits: Limits,
+    accepted: Instant,
+) {
+    let is_tls = opened.transport.is_tls();
+    let (io, watch) = Io::new(opened.transport);
     let client = Rc::new(Client {
-        peer: Rc::new(peer),
-        phase: Cell::new(Phase::Head(Instant::now())),
+        peer: Rc::new(opened.peer),
+        front,
+        name: opened.name,
+        phase: Cell::new(Phase::Head(accepted)),
         watch,
         socket,
         waker: OnceCell::new(),
@@ -212,7 +253,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Peer) {
         service_fn(move |request| forward(Rc::clone(&worker), Rc::clone(&client), request))
     };
     let mut connection = builder(&limits).serve_connection(io, service);
-    let mut timer = Deadline::new(Instant::now() + limits.client_header_timeout);
+    let mut timer = Deadline::new(accepted + limits.client_header_timeout);
     let mut blocked = None;
     let end = std::future::poll_fn(|cx| {
         client.waker.get_or_init(|| cx.waker().clone());
@@ -241,6 +282,9 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Peer) {
                 linger(connection.into_parts().io.into_inner()).await;
             }
         }
+        End::TimedOut(false) if is_tls && !client.watch.is_blocked() => {
+            say_goodbye(connection.into_parts().io.into_inner()).await;
+        }
         End::Reset | End::TimedOut(false) => {}
         End::TimedOut(true) => {
             worker.head_timed_out();
@@ -266,7 +310,7 @@ fn builder(limits: &Limits) -> http1::Builder {
 
 /// Read on for a moment after an answer that came before the end of its request: closing over unread bytes would be
 /// a reset, which takes the answer from a client that has not read it yet (RFC 9112 §9.6).
-async fn linger(mut stream: Stream) {
+async fn linger(mut stream: Transport) {
     let mut sink = [0; 4096];
     let read = async {
         let mut left = LINGER_BYTES;
@@ -282,11 +326,16 @@ async fn linger(mut stream: Stream) {
 }
 
 /// hyper is out of the way; one short write, and no waiting for a client that takes nothing.
-async fn say_timeout(mut stream: Stream) {
+async fn say_timeout(mut stream: Transport) {
     let say = async {
         stream.write_all(reply::HEAD_TIMEOUT).await?;
         stream.shutdown().await
     };
     // A failure means that the client is gone, which was to be expected.
     let _ = tokio::time::timeout(Duration::from_secs(1), say).await;
+}
+
+/// An orderly end of TLS, so that the client need not wonder whether something was cut off.
+async fn say_goodbye(mut stream: Transport) {
+    let _ = tokio::time::timeout(Duration::from_secs(1), stream.shutdown()).await;
 }

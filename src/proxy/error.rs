@@ -20,6 +20,8 @@ pub(super) enum ProxyError {
     Malformed(&'static str),
     /// No app or service matches.
     NoRoute,
+    /// The connection's certificate is for other hosts.
+    Misdirected,
     /// The request's body did not come in time.
     BodyTimeout,
     /// The request's body is larger than allowed.
@@ -54,6 +56,7 @@ impl ProxyError {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -72,6 +75,7 @@ impl ProxyError {
         match self {
             Self::Malformed(why) => why,
             Self::NoRoute => "no app or service matches",
+            Self::Misdirected => "host is not the one of this TLS connection",
             Self::BodyTimeout => "request body timeout",
             Self::BodyTooLarge => "request body too large",
             Self::TargetTooLong => "request target too long",
@@ -93,6 +97,7 @@ impl ProxyError {
         match self {
             Self::Malformed(_)
             | Self::NoRoute
+            | Self::Misdirected
             | Self::BodyTimeout
             | Self::BodyTooLarge
             | Self::TargetTooLong

@@ -134,6 +134,11 @@ impl Exchange {
         }
     }
 
+    /// The proxy answers itself, and nothing is wrong.
+    pub(super) fn redirected(&self, status: u16) {
+        self.status.set(status);
+    }
+
     /// The proxy answers itself.
     pub(super) fn refused(&self, error: ProxyError) {
         self.error.set(Some(error));
@@ -262,6 +267,7 @@ impl Exchange {
         self.worker.log(&Record {
             time: SystemTime::now(),
             client: log.peer.ip,
+            scheme: log.peer.scheme,
             method: self.method.as_str(),
             host: bytes(log.host.as_ref()),
             path: log.uri.path().as_bytes(),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant as StdInstant;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -45,22 +47,31 @@ pub(super) async fn forward(
     let was_http10 = head.version == Version::HTTP_10;
     // After a refusal it is the client's choice whether the body still comes (RFC 9110 §10.1.1): nothing may follow.
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
-    let mut response = match attempt(&worker, &exchange, head, body).await {
+    let front = Rc::clone(&exchange.client().front);
+    let outcome = match front.redirect {
+        None => attempt(&worker, &exchange, head, body).await,
+        Some(status) => redirect(status, &exchange, &head).map_err(Failure::from),
+    };
+    let mut closes = worker.stopping() || (expects && front.redirect.is_some());
+    let mut response = match outcome {
         Ok(response) => response,
         Err(Failure { error, message }) => {
             exchange.refused(error);
-            let mut response = reply::refusal(error, message.as_deref());
-            if expects {
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(CONNECTION, close);
-            }
-            response.map(|body| body.accounted(&exchange))
+            closes |= expects;
+            reply::refusal(error, message.as_deref()).map(|body| body.accounted(&exchange))
         }
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
     }
-    if worker.stopping() {
+    if let Some(hsts) = &front.hsts {
+        // Two would be none (RFC 6797 §8.1), and the app knows better what it wants.
+        response
+            .headers_mut()
+            .entry(STRICT_TRANSPORT_SECURITY)
+            .or_insert_with(|| hsts.clone());
+    }
+    if closes {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -148,6 +159,12 @@ async fn reach(
 ) -> Result<(Arc<Lane>, Line<RequestBody>), Failure> {
     let mut hosts = HostBuffer::new();
     let host = check_head(head, &mut hosts)?;
+    let client = exchange.client();
+    if let Some(name) = &client.name
+        && !client.front.answers_for(name, host)
+    {
+        return Err(ProxyError::Misdirected.into());
+    }
     let mut tried = None;
     let mut tries = 0;
     loop {
@@ -210,6 +227,22 @@ async fn send(
             Err(Unanswered::Failed(error)) => return Err(error),
         }
     }
+}
+
+/// The same place, under https and its usual port.
+fn redirect(
+    status: StatusCode,
+    exchange: &Rc<Exchange>,
+    head: &http::request::Parts,
+) -> Result<Response<ReplyBody>, ProxyError> {
+    let mut hosts = HostBuffer::new();
+    let host = check_head(head, &mut hosts)?;
+    if host.is_empty() {
+        return Err(ProxyError::Malformed("no Host field to redirect by"));
+    }
+    let response = reply::redirect(status, host, &head.uri).ok_or(ProxyError::Malformed("invalid target"))?;
+    exchange.redirected(status.as_u16());
+    Ok(response.map(|body| body.accounted(exchange)))
 }
 
 /// What hyper lets through and a proxy must not (RFC 9112 §3.2, RFC 9110 §7.2).

@@ -18,6 +18,8 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// The subject of the client's certificate. Only we say it: what a client sends under this name is dropped.
+const X_CLIENT_CERT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
 /// The id of a request, for the logs of both sides.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Carries the secret of the proof after a switch; never passed on.
@@ -43,6 +45,10 @@ pub struct Peer {
     pub ip: Option<IpAddr>,
     /// The address as a header value, made once a connection. `unix:` over a Unix socket, as nginx says it.
     pub text: HeaderValue,
+    /// `https` or `http`.
+    pub scheme: &'static str,
+    /// The subject of its certificate, where the listener asks for one.
+    pub subject: Option<HeaderValue>,
 }
 
 impl Peer {
@@ -54,7 +60,18 @@ impl Peer {
         Self {
             ip,
             text: text.unwrap_or(HeaderValue::from_static("unix:")),
+            scheme: "http",
+            subject: None,
         }
+    }
+
+    /// The same client, through TLS, with the subject of its certificate if it has shown one.
+    #[must_use]
+    pub fn through_tls(mut self, subject: Option<&str>) -> Self {
+        self.scheme = "https";
+        // Escaped to ASCII where it was read, so it is a header's value.
+        self.subject = subject.and_then(|subject| HeaderValue::try_from(subject).ok());
+        self
     }
 
     /// Whether what it says of other clients is believed. A Unix socket's peer is on this machine, but it is
@@ -131,6 +148,10 @@ pub fn prepare_request(
     headers.reserve(6);
     strip_hop_by_hop(headers);
     headers.remove(EXPECT);
+    headers.remove(X_CLIENT_CERT_SUBJECT);
+    if let Some(subject) = &peer.subject {
+        headers.insert(X_CLIENT_CERT_SUBJECT, subject.clone());
+    }
     forwarding(headers, peer, trusted);
     let named = headers.get(X_REQUEST_ID).is_some_and(acceptable);
     if !named {
@@ -167,7 +188,7 @@ fn forwarding(headers: &mut HeaderMap, peer: &Peer, trusted: &[Network]) {
         headers.insert(X_REAL_IP, real.unwrap_or_else(|| peer.text.clone()));
         headers
             .entry(X_FORWARDED_PROTO)
-            .or_insert(HeaderValue::from_static("http"));
+            .or_insert(HeaderValue::from_static(peer.scheme));
         if let Some(host) = host {
             headers.entry(X_FORWARDED_HOST).or_insert(host);
         }
@@ -180,7 +201,7 @@ fn forwarding(headers: &mut HeaderMap, peer: &Peer, trusted: &[Network]) {
     }
     headers.insert(X_FORWARDED_FOR, peer.text.clone());
     headers.insert(X_REAL_IP, peer.text.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(peer.scheme));
     match host {
         Some(host) => drop(headers.insert(X_FORWARDED_HOST, host)),
         None => drop(headers.remove(X_FORWARDED_HOST)),
@@ -252,8 +273,11 @@ mod tests {
     }
 
     fn prepared(fields: &[(&str, &str)], peer: &str, trusted: &[Network]) -> HeaderMap {
+        prepared_for(fields, Peer::new(Some(peer.parse().unwrap())), trusted)
+    }
+
+    fn prepared_for(fields: &[(&str, &str)], peer: Peer, trusted: &[Network]) -> HeaderMap {
         let mut headers = map(fields);
-        let peer = Peer::new(Some(peer.parse().unwrap()));
         let endpoint = || HeaderValue::from_static("app:8000");
         prepare_request(
             &mut headers,
@@ -320,6 +344,24 @@ mod tests {
         assert_eq!((of("forwarded"), of("expect")), (None, None));
         assert_eq!((of("x_forwarded_for"), of("x_real_ip")), (None, None));
         assert_eq!(of("x-request-id").unwrap().len(), 32);
+    }
+
+    #[test]
+    fn the_subject_of_a_certificate_is_only_ours_to_say() {
+        let sent = [("host", "h"), ("x-client-cert-subject", "CN=forged")];
+        let peer = || Peer::new(Some("10.0.0.2".parse().unwrap()));
+        let trusted = [Network {
+            address: "10.0.0.0".parse().unwrap(),
+            prefix: 8,
+        }];
+        let plain = prepared_for(&sent, peer(), &trusted);
+        assert_eq!(plain.get("x-client-cert-subject"), None);
+        let tls = prepared_for(&sent, peer().through_tls(None), &[]);
+        assert_eq!(tls.get("x-client-cert-subject"), None);
+        assert_eq!(tls["x-forwarded-proto"], "https");
+        let known = prepared_for(&sent, peer().through_tls(Some("CN=ann")), &[]);
+        let all: Vec<_> = known.get_all("x-client-cert-subject").iter().collect();
+        assert_eq!(all, ["CN=ann"]);
     }
 
     #[test]

@@ -6,15 +6,18 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::client::serve;
+use super::client::{serve_plain, serve_tls};
+use super::front::Front;
 use super::headers::Peer;
 use super::worker::{Phase, Worker};
-use crate::config::ListenAddress;
+use crate::config::{self, ListenAddress};
+use crate::tls::Terminator;
 use crate::wire::Stream;
 
 /// Connections that the kernel keeps for us while all workers are busy.
@@ -29,6 +32,7 @@ pub struct Listener {
     /// Where it is bound; the real port where 0 was asked for.
     pub address: ListenAddress,
     socket: Bound,
+    front: Front,
 }
 
 #[derive(Debug)]
@@ -60,11 +64,13 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Bind an address. A Unix socket left by a dead process is taken over; one that answers is not.
+/// Bind a listener; `tls` is what its `[listener.tls]` has become. A Unix socket left by a dead process is taken over;
+/// one that answers is not.
 ///
 /// # Errors
 /// With the address and what to do.
-pub fn bind(address: &ListenAddress) -> Result<Listener, BindError> {
+pub fn bind(listener: &config::Listener, tls: Option<Arc<Terminator>>) -> Result<Listener, BindError> {
+    let address = &listener.address;
     let fail = |source| BindError {
         address: address.clone(),
         source,
@@ -80,7 +86,11 @@ pub fn bind(address: &ListenAddress) -> Result<Listener, BindError> {
             Bound::Unix(bind_unix(path).map_err(fail)?),
         ),
     };
-    Ok(Listener { address, socket })
+    Ok(Listener {
+        address,
+        socket,
+        front: Front::new(listener, tls),
+    })
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -122,6 +132,7 @@ impl Listener {
         Ok(Self {
             address: self.address.clone(),
             socket,
+            front: self.front.copy(),
         })
     }
 }
@@ -157,31 +168,47 @@ impl Accepting {
 /// Accept until the plane closes its listeners, then until the queue is empty.
 pub(super) async fn accept_loop(worker: Rc<Worker>, at: usize, listener: Listener) -> io::Result<()> {
     let address = listener.address.clone();
+    let front = Rc::new(listener.front.copy());
     let accepting = Accepting::new(listener)?;
     let mut phase = worker.shared.phase.clone();
     loop {
         tokio::select! {
             biased;
-            accepted = accepting.accept() => take(&worker, at, accepted, &address).await,
+            accepted = accepting.accept() => take(&worker, at, accepted, &address, &front).await,
             // The queue was empty just now: whoever connects from here on is refused, nobody is dropped.
             _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return Ok(()),
         }
     }
 }
 
-async fn take(worker: &Rc<Worker>, at: usize, accepted: io::Result<(Stream, Peer)>, address: &ListenAddress) {
+async fn take(
+    worker: &Rc<Worker>,
+    at: usize,
+    accepted: io::Result<(Stream, Peer)>,
+    address: &ListenAddress,
+    front: &Rc<Front>,
+) {
     match accepted {
         Ok((stream, peer)) => {
             // One more than the limit is accepted and waits here; the kernel's queue holds those behind it.
             let Ok(permit) = worker.shared.permits.clone().acquire_owned().await else {
                 return;
             };
-            let worker = Rc::clone(worker);
-            tokio::task::spawn_local(async move {
-                let _open = worker.count_connection(at);
-                serve(Rc::clone(&worker), stream, peer).await;
-                drop(permit);
-            });
+            let (worker, front) = (Rc::clone(worker), Rc::clone(front));
+            // Two kinds of tasks: one in clear text does not carry the room that a handshake takes.
+            if front.tls.is_some() {
+                tokio::task::spawn_local(async move {
+                    let _open = worker.count_connection(at);
+                    serve_tls(Rc::clone(&worker), front, stream, peer).await;
+                    drop(permit);
+                });
+            } else {
+                tokio::task::spawn_local(async move {
+                    let _open = worker.count_connection(at);
+                    serve_plain(Rc::clone(&worker), front, stream, peer).await;
+                    drop(permit);
+                });
+            }
         }
         Err(error) if gone_already(&error) => {}
         Err(error) => {

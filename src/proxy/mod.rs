@@ -9,6 +9,7 @@ mod error;
 mod exchange;
 mod forward;
 mod frames;
+mod front;
 pub mod headers;
 mod listener;
 mod reply;

@@ -1,8 +1,8 @@
 //! The proxy's own answers: short, plain, never a stack.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
+use http::{Response, StatusCode, Uri};
 
 use super::body::ReplyBody;
 use super::error::ProxyError;
@@ -28,6 +28,23 @@ pub(super) fn refusal(error: ProxyError, message: Option<&str>) -> Response<Repl
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// The answer that sends a client to the same place under https and its usual port.
+pub(super) fn redirect(status: StatusCode, host: &str, target: &Uri) -> Option<Response<ReplyBody>> {
+    let target = target.path_and_query().map_or("/", |target| target.as_str());
+    // `OPTIONS *` has no path.
+    let target = if target.starts_with('/') { target } else { "/" };
+    let location = HeaderValue::try_from(format!("https://{host}{target}")).ok()?;
+    let mut response = Response::new(ReplyBody::own(text(status, "this is served over https")));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(LOCATION, location);
+    Some(response)
 }
 
 fn text(status: StatusCode, words: &str) -> Bytes {

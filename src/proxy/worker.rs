@@ -24,7 +24,7 @@ use crate::routing::{HoldQueue, Published};
 use crate::upstream::{Connections, Line};
 
 /// How long silent connections may still speak after a shutdown began: then they are closed.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// How often old connections are swept and log lines leave at the latest.
 const TICK: Duration = Duration::from_millis(500);
 

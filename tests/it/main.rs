@@ -19,4 +19,5 @@ mod routing;
 mod smuggling;
 mod streams;
 mod switching;
+mod tls;
 mod upstream;

@@ -3,16 +3,17 @@
 mod app;
 mod headers;
 mod health;
+mod listeners;
 mod parts;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnostics::{Findings, did_you_mean, quoted};
-use super::model::{AccessFormat, Admin, Config, ListenAddress, Listener, Log, Role, Server, Token};
+use super::load::PemFile;
+use super::model::{AccessFormat, Admin, Config, ListenAddress, Log, Role, Server, Token};
 use super::raw::{self, At, DurationText, ModeText};
 use super::shape::Env;
 use super::values;
@@ -20,11 +21,18 @@ use app::AppBuild;
 use parts::LimitsPart;
 
 /// The configuration, as good as it can be made; what is wrong is in `findings`.
-pub(super) fn build(file: &raw::File, findings: &mut Findings<'_>, env: &Env<'_>) -> Config {
+///
+/// `pem` gets the files of certificates and keys that it names: they are read by [`super::Loaded::check_files`].
+pub(super) fn build(
+    file: &raw::File,
+    findings: &mut Findings<'_>,
+    env: &Env<'_>,
+    pem: &mut Vec<(PemFile, Range<usize>)>,
+) -> Config {
     let mut build = Build { findings, env };
     let server = build.server(&file.server);
     let admin = build.admin(&file.admin, &server.state_dir);
-    let listeners = build.listeners(file.listener.as_deref().unwrap_or_default(), admin.address);
+    let listeners = build.listeners(file.listener.as_deref().unwrap_or_default(), admin.address, pem);
     let own = LimitsPart::read(&file.limits, &mut build);
     let limits = own.over_defaults();
     let log = build.log(&file.log);
@@ -205,36 +213,6 @@ impl Build<'_, '_, '_> {
         tokens
     }
 
-    fn listeners(&mut self, raw: &[raw::Listener], admin: Option<SocketAddr>) -> Vec<Listener> {
-        let mut listeners: Vec<Listener> = Vec::new();
-        for at in raw.iter().filter_map(|listener| listener.address.as_ref()) {
-            let Some(address) = self.text("address", at, values::listen_address) else {
-                continue;
-            };
-            let admin = admin.map(ListenAddress::Tcp);
-            let taken = listeners
-                .iter()
-                .map(|listener| &listener.address)
-                .chain(&admin)
-                .find(|taken| same_socket(taken, &address));
-            match taken {
-                Some(taken) => {
-                    let whose = if Some(taken) == admin.as_ref() {
-                        "the admin address"
-                    } else {
-                        "another listener"
-                    };
-                    let message = format!("`{address}` is taken: {whose} has `{taken}`");
-                    let hint = "give each its own port".to_owned();
-                    self.findings
-                        .error(&at.span(), "duplicate_listener", message, hint);
-                }
-                None => listeners.push(Listener { address }),
-            }
-        }
-        listeners
-    }
-
     fn log(&mut self, raw: &raw::Log) -> Log {
         if let Some(at) = &raw.file {
             self.text("file", at, values::file_path);
@@ -314,19 +292,5 @@ impl Build<'_, '_, '_> {
             return None;
         }
         Some(value)
-    }
-}
-
-/// Whether binding both would fail: the same, or one of them stands for every address of the machine.
-fn same_socket(one: &ListenAddress, other: &ListenAddress) -> bool {
-    match (one, other) {
-        (ListenAddress::Tcp(one), ListenAddress::Tcp(other)) => {
-            one.port() != 0
-                && one.port() == other.port()
-                && (one.ip() == other.ip()
-                    || (one.is_ipv4() == other.is_ipv4()
-                        && (one.ip().is_unspecified() || other.ip().is_unspecified())))
-        }
-        (one, other) => one == other,
     }
 }

@@ -106,3 +106,33 @@ fn no_large_file_overflows_or_floods() {
         assert!(found.items.len() <= 100, "{name}");
     }
 }
+
+#[test]
+fn a_bad_certificate_is_found_by_the_check_and_not_by_reading() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cutover.toml");
+    let text = format!(
+        "{BASE}[[listener]]\naddress = \"127.0.0.1:8443\"\n[listener.tls]\nclient_ca = \"/nonexistent/ca.pem\"\n\
+         certificates = [\n  {{ cert = \"/nonexistent/a.pem\", key = \"a.key\" }},\n]\n"
+    );
+    fs::write(&path, &text).unwrap();
+    // `cutover status -c FILE` only wants to know where the server is.
+    let loaded = load(&path, &none).unwrap();
+    let found = loaded.check_files(None).expect_err("they do not exist");
+    let places: Vec<_> = found.items.iter().map(|item| (item.code, item.line)).collect();
+    let line = |what: &str| text.lines().position(|line| line.contains(what)).map(|at| at + 1);
+    assert_eq!(
+        places,
+        [
+            ("bad_certificate", line("/ca.pem")),
+            ("bad_certificate", line("/a.pem"))
+        ]
+    );
+    let shown = found.to_string();
+    assert!(
+        shown.contains("/nonexistent/a.pem: there is no such file"),
+        "{shown}"
+    );
+    // What runs with them already goes on with them.
+    assert_eq!(loaded.check_files(Some(&loaded.config)), Ok(()));
+}

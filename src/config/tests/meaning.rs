@@ -218,6 +218,46 @@ fn a_difference_is_told_in_the_words_of_the_file() {
 }
 
 #[test]
+fn only_the_certificates_of_a_listener_change_while_running() {
+    let with = |lines: &str| format!("{BASE}[[listener]]\naddress = \"127.0.0.1:8443\"\n{lines}");
+    let tls = "[listener.tls]\ncertificates = [{ cert = \"a.pem\", key = \"a.key\" }]\n";
+    let two = tls.replace("}]", "}, { cert = \"b.pem\", key = \"b.key\" }]");
+    let (lines, restart) = changes(&with(tls), &with(&two));
+    let at = "listener 127.0.0.1:8443: tls.certificates";
+    assert_eq!(
+        lines,
+        [format!(
+            "{at}: a.pem with a.key → a.pem with a.key, b.pem with b.key"
+        )]
+    );
+    assert!(restart.is_empty());
+    for (line, what) in [
+        ("min_version = \"1.3\"", "tls.min_version: 1.2 → 1.3"),
+        ("client_ca = \"ca.pem\"", "tls.client_ca: none → ca.pem"),
+        ("hsts = \"1d\"", "tls.hsts: none → 24h"),
+    ] {
+        let (lines, restart) = changes(&with(tls), &with(&format!("{tls}{line}\n")));
+        assert_eq!(
+            lines,
+            [format!("listener 127.0.0.1:8443: {what} (needs a restart)")]
+        );
+        assert_eq!(restart, lines);
+    }
+    let (lines, restart) = changes(&with(""), &with("redirect_https = 308\n"));
+    assert_eq!(
+        lines,
+        ["listener 127.0.0.1:8443: redirect_https: none → 308 (needs a restart)"]
+    );
+    assert_eq!(restart, lines);
+    // To TLS and back: another listener altogether.
+    for (old, new) in [("", tls), (tls, "")] {
+        let (lines, restart) = changes(&with(old), &with(new));
+        assert!(lines.iter().any(|line| line.starts_with(at)), "{lines:?}");
+        assert_eq!(restart, lines);
+    }
+}
+
+#[test]
 fn a_difference_names_headers_but_not_their_values() {
     let with = |value: &str| format!("{BASE}[app.web.headers]\nrequest.set = {{ x-key = \"{value}\" }}\n");
     assert_eq!(

@@ -173,6 +173,32 @@ async fn without_notifications_it_polls_and_says_so() {
 }
 
 #[tokio::test]
+async fn any_change_of_any_of_several_files_is_told() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let paths = [one.path().join("site.pem"), other.path().join("site.key")];
+    fs::write(&paths[0], "a").unwrap();
+    let watched = paths.clone();
+    let (mut changes, _guard, warning) = watch_files(move || watched.to_vec()).unwrap();
+    assert_eq!(warning, None);
+    let mut next = async || {
+        tokio::time::timeout(PATIENCE, changes.recv())
+            .await
+            .expect("the watch must report")
+    };
+    let mut seen = vec![next().await];
+    fs::write(&paths[1], "b").unwrap();
+    seen.push(next().await);
+    fs::write(&paths[0], "c").unwrap();
+    seen.push(next().await);
+    fs::remove_file(&paths[0]).unwrap();
+    seen.push(next().await);
+    for (at, change) in seen.iter().enumerate() {
+        assert!(matches!(change, Some(Changed::Content(_))), "{change:?}");
+        assert!(!seen[..at].contains(change), "{seen:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_slow_receiver_gets_the_newest() {
     let mut watched = Watched::of("a");
     fs::write(watched.at("cutover.toml"), "b").unwrap();
@@ -209,7 +235,7 @@ fn notifications_wake_it_and_reading_does_not() {
         names,
         watched: BTreeSet::new(),
     };
-    assert_eq!(places.follow(&path), None);
+    assert_eq!(places.follow(std::slice::from_ref(&path)), None);
     fs::write(dir.path().join("tmp"), "b").unwrap();
     fs::rename(dir.path().join("tmp"), &path).unwrap();
     // No poll is running here: only a notification can end this.

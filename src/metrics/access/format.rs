@@ -52,6 +52,8 @@ pub(super) fn json(out: &mut Vec<u8>, clock: &mut Clock, record: &Record<'_>) {
     out.push(b'Z');
     out.extend_from_slice(b"\",\"method\":");
     text(out, Some(record.method.as_bytes()));
+    out.extend_from_slice(b",\"scheme\":");
+    text(out, Some(record.scheme.as_bytes()));
     out.extend_from_slice(b",\"host\":");
     text(out, record.host);
     out.extend_from_slice(b",\"path\":");

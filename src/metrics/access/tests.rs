@@ -12,6 +12,7 @@ fn record() -> Record<'static> {
     Record {
         time: SystemTime::UNIX_EPOCH + Duration::from_micros(1_772_366_399_007_999),
         client: Some(Ipv4Addr::new(192, 0, 2, 7).into()),
+        scheme: "https",
         method: "GET",
         host: Some(b"shop.example.com"),
         path: b"/cart",
@@ -51,7 +52,7 @@ fn combined_line(record: &Record<'_>) -> String {
 #[test]
 fn a_json_line_has_every_field() {
     let wanted = serde_json::json!({
-        "time": "2026-03-01T11:59:59.007Z", "method": "GET", "host": "shop.example.com", "path": "/cart",
+        "time": "2026-03-01T11:59:59.007Z", "method": "GET", "scheme": "https", "host": "shop.example.com", "path": "/cart",
         "proto": "HTTP/1.1", "status": 200, "duration_s": 1.20405, "upstream_duration_s": 0.00009,
         "bytes_in": 0, "bytes_out": 5120, "client_ip": "192.0.2.7", "app": "shop", "service": "web",
         "color": "green", "endpoint": "web-green:8000", "request_id": "r-1", "trace_id": null, "retry": 1,
@@ -67,6 +68,7 @@ fn a_json_line_has_every_field() {
 fn what_is_absent_is_null_and_keeps_its_key() {
     let line = json_line(&Record {
         client: None,
+        scheme: "http",
         method: "",
         host: None,
         path: b"",
@@ -81,7 +83,7 @@ fn what_is_absent_is_null_and_keeps_its_key() {
         error: Some("client reset"),
         ..record()
     });
-    assert_eq!(line.as_object().unwrap().len(), 21);
+    assert_eq!(line.as_object().unwrap().len(), 22);
     assert_eq!((&line["client_ip"], &line["color"]), (&Value::Null, &Value::Null));
     assert_eq!(
         (&line["path"], &line["error"]),

@@ -34,6 +34,7 @@ fn bench(apps: Vec<AppGauges>) -> Bench {
         vec!["127.0.0.1:8080".to_owned(), "unix:/run/web.sock".to_owned()],
         Arc::clone(&dropped),
         Box::new(move || told.lock().unwrap().clone()),
+        Box::new(certificates),
     );
     Bench {
         registry,
@@ -42,6 +43,47 @@ fn bench(apps: Vec<AppGauges>) -> Bench {
         apps,
         exposition,
     }
+}
+
+/// One file on two listeners, of which one has refused what it holds now, and another file.
+fn certificates() -> Vec<CertificateView> {
+    let view = |cert: &str, not_after, up_to_date| CertificateView {
+        cert: cert.to_owned(),
+        not_after,
+        up_to_date,
+    };
+    vec![
+        view("a.pem", 1_900_000_000, true),
+        view("a.pem", 1_800_000_000, false),
+        view("b.pem", 1_700_000_000, true),
+    ]
+}
+
+#[test]
+fn handshakes_are_summed_and_each_certificate_is_one_series() {
+    let bench = bench(Vec::new());
+    let cells = |worker: usize| &bench.registry.worker_cells[worker].tls;
+    cells(0).shaken(true, false);
+    cells(1).shaken(true, false);
+    cells(1).shaken(false, true);
+    cells(1).refused.add(3);
+    cells(0).left.add(1);
+    cells(1).timed_out.add(2);
+    let text = bench.exposition.render();
+    for line in [
+        r#"cutover_tls_handshakes_total{version="1.3",resumed="false"} 2"#,
+        r#"cutover_tls_handshakes_total{version="1.3",resumed="true"} 0"#,
+        r#"cutover_tls_handshakes_total{version="1.2",resumed="true"} 1"#,
+        r#"cutover_tls_handshake_failures_total{reason="refused"} 3"#,
+        r#"cutover_tls_handshake_failures_total{reason="left"} 1"#,
+        r#"cutover_tls_handshake_failures_total{reason="timeout"} 2"#,
+        r#"cutover_tls_cert_not_after_timestamp_seconds{cert="a.pem"} 1800000000"#,
+        r#"cutover_tls_cert_up_to_date{cert="a.pem"} 0"#,
+        r#"cutover_tls_cert_up_to_date{cert="b.pem"} 1"#,
+    ] {
+        has(&text, line);
+    }
+    assert_eq!(text.matches("cert_up_to_date{").count(), 2);
 }
 
 fn app(name: &str, endpoints: Vec<EndpointGauge>) -> AppGauges {

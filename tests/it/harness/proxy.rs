@@ -167,6 +167,14 @@ impl Proxy {
         self.running.as_ref().expect("it was stopped")
     }
 
+    /// Where its listeners are, in the order of the configuration.
+    pub fn tcp(&self, at: usize) -> SocketAddr {
+        match &self.running().addresses[at] {
+            ListenAddress::Tcp(address) => *address,
+            ListenAddress::Unix(path) => panic!("{} is no TCP address", path.display()),
+        }
+    }
+
     /// Where its first TCP listener is.
     pub fn address(&self) -> SocketAddr {
         let tcp = |address: &ListenAddress| match address {

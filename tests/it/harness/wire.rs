@@ -71,7 +71,11 @@ pub enum Broken {
 enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream>),
 }
+
+/// A client's TLS over TCP.
+pub type TlsStream = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
 
 /// What a message is to be read as.
 #[derive(Clone, Copy)]
@@ -113,6 +117,19 @@ impl Wire {
         Self::of(Socket::Unix(stream))
     }
 
+    pub fn of_tls(stream: TlsStream) -> Self {
+        Self::of(Socket::Tls(Box::new(stream)))
+    }
+
+    /// The TLS of a client that has any.
+    #[track_caller]
+    pub fn tls(&mut self) -> &mut TlsStream {
+        match &mut self.socket {
+            Socket::Tls(stream) => stream,
+            _ => panic!("this is clear text"),
+        }
+    }
+
     fn of(socket: Socket) -> Self {
         Self {
             socket,
@@ -131,6 +148,7 @@ impl Wire {
         match &mut self.socket {
             Socket::Tcp(stream) => stream.write_all(bytes),
             Socket::Unix(stream) => stream.write_all(bytes),
+            Socket::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
     }
 
@@ -267,14 +285,19 @@ impl Wire {
         match &self.socket {
             Socket::Tcp(stream) => stream.set_read_timeout(Some(time)).unwrap(),
             Socket::Unix(stream) => stream.set_read_timeout(Some(time)).unwrap(),
+            Socket::Tls(stream) => stream.sock.set_read_timeout(Some(time)).unwrap(),
         }
     }
 
     /// No more will be sent; answers may still come.
     pub fn finish(&mut self) -> &mut Self {
-        let _ = match &self.socket {
+        let _ = match &mut self.socket {
             Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Socket::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.conn.complete_io(&mut stream.sock).map(drop)
+            }
         };
         self
     }
@@ -286,8 +309,10 @@ impl Wire {
 
     /// The same now. Connecting to nowhere resets, however many copies of the descriptor there are.
     pub fn reset_now(&self) {
-        if let Socket::Tcp(stream) = &self.socket {
-            rustix::net::connect_unspec(stream).unwrap();
+        match &self.socket {
+            Socket::Tcp(stream) => rustix::net::connect_unspec(stream).unwrap(),
+            Socket::Tls(stream) => rustix::net::connect_unspec(&stream.sock).unwrap(),
+            Socket::Unix(_) => {}
         }
     }
 
@@ -305,6 +330,7 @@ impl Wire {
         let read = match &mut self.socket {
             Socket::Tcp(stream) => stream.read(&mut some),
             Socket::Unix(stream) => stream.read(&mut some),
+            Socket::Tls(stream) => stream.read(&mut some),
         };
         match read {
             Ok(0) => Ok(false),
