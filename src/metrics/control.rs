@@ -101,7 +101,7 @@ impl ControlMetrics {
 
     /// A color's last request has ended, `took` after the color took nothing new.
     pub fn drained(&self, took: Duration) {
-        let mut counts = self.counts();
+        let counts = self.counts();
         counts.drain.record(took);
     }
 
