@@ -30,9 +30,10 @@ soak MINUTES="60":
     end=$((SECONDS + {{MINUTES}} * 60)); round=0; \
     while ((SECONDS < end)); do round=$((round + 1)); echo "round $round"; CUTOVER_E2E=full ./tests/run --only e2e; done
 
-# One fuzz target for SECONDS. Needs cargo-fuzz and a nightly toolchain (or RUSTC_BOOTSTRAP=1).
-fuzz TARGET SECONDS="60":
-    cd fuzz && cargo fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
+# The property tests (config text, changed bytes, probe verdicts), the journal under bit flips, and the simulation of the
+# switch machine, with many more cases than in a test run. A coverage-guided fuzzer of its own is not here yet.
+fuzz CASES="200000":
+    PROPTEST_CASES={{CASES}} CUTOVER_SIMULATIONS={{CASES}} cargo test --release --lib --test simulation -- config::tests::values judge store::tests the_machine
 
 # Two built-in colors and the proxy on free loopback ports.
 demo:

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -236,10 +236,10 @@ impl App {
             .enable_all()
             .build_local(LocalOptions::default())
             .map_err(system("starting the control plane"))?;
-        runtime.block_on(self.serve(until, &runtime))
+        runtime.block_on(self.serve(until))
     }
 
-    async fn serve(self, until: Until, _runtime: &LocalRuntime) -> Result<(), RunError> {
+    async fn serve(self, until: Until) -> Result<(), RunError> {
         let system = |doing| move |source| RunError::System { doing, source };
         let addresses = self.addresses();
         let config = Arc::new(self.source.config);
@@ -249,7 +249,7 @@ impl App {
         let verify_secret = secret().map_err(system("reading /dev/urandom"))?;
         let file_watch = watch_file(self.source.file.as_ref());
         let (phase, phases) = watch::channel(Phase::Running);
-        let (stop, watcher) = shutdown::channel();
+        let (stop, _) = shutdown::channel();
         let shared = Arc::new(proxy::Shared {
             published: published.clone(),
             registry: Arc::clone(&registry),
@@ -285,13 +285,9 @@ impl App {
         announce(&addresses, self.doors.socket(), self.doors.tcp_address());
         let (changes, _guard) = file_watch;
         let control = tokio::task::spawn_local(control.run(changes, stop.watcher()));
-        let doors_stop = stop.watcher();
-        let (close_doors, doors_closed) = shutdown::channel();
-        let doors = tokio::task::spawn_local(admin::serve(self.doors, handle.clone(), extras, async move {
-            let mut closed = doors_closed;
-            closed.requested().await;
-        }));
-        drop((watcher, doors_stop));
+        let (close_doors, mut closed) = shutdown::channel();
+        let until_closed = async move { closed.requested().await };
+        let doors = tokio::task::spawn_local(admin::serve(self.doors, handle.clone(), extras, until_closed));
         stopped(
             until,
             &handle,
@@ -303,19 +299,24 @@ impl App {
         )
         .await;
         close_doors.request();
-        // The doors end within seconds by themselves; an error there is said and ends nothing else.
-        match doors.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the admin doors failed"),
-            Err(error) => tracing::error!(%error, "the admin doors panicked"),
-        }
+        said(doors.await);
         drop(handle);
         control.abort();
+        // A join error is a panic there, which was reported when it happened.
         let _ = tokio::task::spawn_blocking(move || plane.join()).await;
         let log = self.log;
         let _ = tokio::task::spawn_blocking(move || log.finish(LOG_FLUSH)).await;
         self.store.close().await;
         Ok(())
+    }
+}
+
+/// The doors end within seconds by themselves; an error there is said and ends nothing else.
+fn said(doors: Result<io::Result<()>, tokio::task::JoinError>) {
+    match doors {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "the admin doors failed"),
+        Err(error) => tracing::error!(%error, "the admin doors panicked"),
     }
 }
 

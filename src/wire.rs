@@ -273,6 +273,16 @@ impl Socket {
             .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Let the close of this connection be a reset: what was sent is not whole, and the peer must see that.
+    pub fn reset_on_close(&self) {
+        let now = Some(Duration::ZERO);
+        // A socket that is gone already needs no reset.
+        let _ = match self {
+            Self::Tcp(half) => SockRef::from(tcp_of(half)).set_linger(now),
+            Self::Unix(_) => Ok(()),
+        };
+    }
+
     fn peek(&self) -> io::Result<usize> {
         let mut byte = [MaybeUninit::uninit(); 1];
         match self {

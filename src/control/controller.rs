@@ -8,15 +8,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use http::HeaderValue;
 use jiff::Timestamp;
 use tokio::sync::{Notify, broadcast, mpsc};
 
-use super::ask::{Outcome, Refusal};
+use super::ask::Refusal;
 use super::drain::DrainJob;
 use super::handle::{Handle, Message};
+use super::idempotency::Answers;
 use super::view::{ConfigView, Event, EventKind, HistoryEntry};
 use crate::config::{self, Config, ListenAddress};
 use crate::metrics::{ControlMetrics, Registry};
@@ -86,7 +87,7 @@ pub(super) struct Controller {
     pub(super) history: RefCell<VecDeque<HistoryEntry>>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) past_events: RefCell<VecDeque<Event>>,
-    pub(super) answers: RefCell<VecDeque<((String, String), Outcome)>>,
+    pub(super) answers: Answers,
     pub(super) warnings: RefCell<Vec<String>>,
     pub(super) listeners: Vec<ListenAddress>,
     pub(super) verify_secret: HeaderValue,
@@ -96,6 +97,8 @@ pub(super) struct Controller {
     pub(super) stopping: Cell<bool>,
     /// A reload runs; the next one waits.
     pub(super) reloading: tokio::sync::Mutex<()>,
+    /// The newest generation in each app's compat file.
+    pub(super) compat_written: Arc<Mutex<BTreeMap<String, u64>>>,
     /// Tables that some worker may still hold; freed here, so that no request pays for it.
     pub(super) retired: RefCell<Vec<Arc<RoutingTable>>>,
 }
@@ -150,6 +153,8 @@ pub(super) struct Insistence {
     pub(super) repair: bool,
     /// Publish although the store refuses, and store it later.
     pub(super) undurable: bool,
+    /// Leave the publish to the caller, who has more to change with it.
+    pub(super) unpublished: bool,
 }
 
 impl Controller {
@@ -191,7 +196,7 @@ impl Controller {
             history: RefCell::default(),
             events: broadcast::Sender::new(256),
             past_events: RefCell::default(),
-            answers: RefCell::default(),
+            answers: Answers::default(),
             warnings: RefCell::default(),
             listeners: parts.listeners,
             verify_secret: parts.verify_secret,
@@ -200,6 +205,7 @@ impl Controller {
             started: now,
             stopping: Cell::new(false),
             reloading: tokio::sync::Mutex::default(),
+            compat_written: Arc::default(),
             retired: RefCell::default(),
         });
         (
@@ -252,7 +258,7 @@ impl Controller {
         let now = Timestamp::now();
         let (before, degraded) =
             self.with_slot(&command.app, |slot| (slot.state.clone(), slot.degraded.clone()))?;
-        let (mut after, applied) = match rollout::apply(&before, &command, now) {
+        let (after, applied) = match rollout::apply(&before, &command, now) {
             Ok(Transition::Changed(after, applied)) => (after, applied),
             Ok(Transition::NoChange) => {
                 let after = before.clone();
@@ -270,7 +276,6 @@ impl Controller {
             if !insist.repair {
                 return Err(Refusal::Degraded(why));
             }
-            after.maintenance = None;
             self.store
                 .repair(&command.app)
                 .await
@@ -297,7 +302,9 @@ impl Controller {
             }
         })?;
         let totals = self.totals(&command.app);
-        self.publish_app(&command.app, seq.zip(Some(totals)));
+        if !insist.unpublished {
+            self.publish_app(&command.app, seq.zip(Some(totals)));
+        }
         self.remember(&command, &before, &after, applied, seq, now);
         Ok(Committed {
             before,
@@ -374,7 +381,11 @@ pub(super) fn itself(name: &str, trigger: Trigger) -> Actor {
 }
 
 pub(super) fn not_durable(error: &StoreError) -> Refusal {
-    Refusal::NotDurable(error.to_string())
+    match error {
+        // Only the end of the process closes the store; what became of the change, its next start knows.
+        StoreError::Closed => Refusal::Stopping,
+        error => Refusal::NotDurable(error.to_string()),
+    }
 }
 
 pub(super) fn refusal_of(rejection: Rejection, state: &AppState) -> Refusal {

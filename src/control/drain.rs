@@ -136,17 +136,17 @@ impl Controller {
                 if job.deadline.is_none_or(|deadline| now < deadline) || job.ordinary() == 0 {
                     continue;
                 }
-                // Each time: a request that was connecting had nothing to cut before. Streams are left out by the
-                // workers, who end them by their policy.
-                let ids: Vec<_> = job.gates.iter().map(|gate| gate.id).collect();
-                self.published.cut(&ids);
                 if !job.cut {
+                    // Counted before the workers hear of it: they may be done with it at once.
                     job.cut = true;
                     job.cancelled = job.ordinary();
                     self.metrics.drain_cancelled(job.cancelled);
                     let (color, cancelled) = (job.color, job.cancelled);
                     tracing::warn!(app = name, %color, cancelled, "drain time over: running requests are cut");
                 }
+                // Each time: a request that was connecting had nothing to cut before.
+                let ids: Vec<_> = job.gates.iter().map(|gate| gate.id).collect();
+                self.published.cut(&ids);
             }
             let is_over = |job: &mut DrainJob| applied >= job.version && job.in_flight() == 0;
             ended.extend(

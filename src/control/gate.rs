@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::ask::{Probe, Refusal};
 use super::controller::Controller;
 use super::handle::Probed;
+use super::publish::effective_endpoints;
 use crate::config;
 use crate::rollout::{Color, HealthFacts};
 use crate::upstream::{Endpoint, Health, ProbeReport, probe_all};
@@ -13,6 +14,19 @@ use crate::upstream::{Endpoint, Health, ProbeReport, probe_all};
 pub(super) struct Judged {
     pub(super) facts: HealthFacts,
     pub(super) probes: Vec<Probe>,
+    /// A service for which the color has nothing to send to: not even `--force` moves traffic there.
+    pub(super) without_endpoints: Option<String>,
+}
+
+impl Judged {
+    /// For moves that need no gate.
+    pub(super) fn unasked() -> Self {
+        Self {
+            facts: HealthFacts::good(),
+            probes: Vec::new(),
+            without_endpoints: None,
+        }
+    }
 }
 
 impl Controller {
@@ -41,7 +55,18 @@ impl Controller {
         Ok(Judged {
             facts,
             probes: probes.collect(),
+            without_endpoints: self.empty_service(app, color),
         })
+    }
+
+    fn empty_service(&self, app: &str, color: Color) -> Option<String> {
+        let config = self.config.borrow();
+        let of = config.apps.get(app)?;
+        let endpoints = self
+            .with_slot(app, |slot| effective_endpoints(of, &slot.state))
+            .ok()?;
+        let mut empty = endpoints[color].iter().filter(|(_, list)| list.is_empty());
+        empty.next().map(|(service, _)| service.clone())
     }
 
     /// What the last periodic probes say: for `rollback`, which waits for nothing.

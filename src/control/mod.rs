@@ -12,6 +12,7 @@ mod explain;
 pub(crate) mod fake;
 mod gate;
 mod handle;
+mod idempotency;
 mod operate;
 mod overview;
 mod plan;

@@ -8,32 +8,55 @@ use jiff::Timestamp;
 use super::ask::{Ask, Intent, Outcome, Refusal, Verify};
 use super::controller::{Committed, Controller, Insistence, itself};
 use super::gate::Judged;
+use super::idempotency::{Seen, first_answer};
 use super::plan::{change_of, command, needs_gate, outcome, target_of, verb, with_probes};
 use super::publish::file_endpoints;
 use super::view::EventKind;
 use crate::config::parse_endpoint;
 use crate::metrics::SwitchResult;
-use crate::rollout::{self, AppState, Change, Color, Command, HealthFacts, Transition, Trigger, Weight};
+use crate::rollout::{self, AppState, Change, Color, Command, Transition, Trigger, Weight};
 
 /// The longest hold that may be asked for: held clients give up long before.
 const HOLD_MAX: Duration = Duration::from_secs(600);
-/// Answers remembered for repeated idempotency keys.
-const ANSWERS: usize = 1_000;
 
 impl Controller {
     /// Carry out a request.
     pub(super) async fn ask(self: &Rc<Self>, ask: Ask) -> Result<Outcome, Refusal> {
         let app = self.app_name(ask.app.as_deref())?;
-        if let Some(answer) = self.answered_before(&app, &ask) {
-            return Ok(answer);
+        let pending = match &ask.idempotency_key {
+            Some(key) if !ask.dry_run => match self.answers.look_up(&app, key, &ask.intent) {
+                Seen::First(pending) => Some(pending),
+                Seen::Before(answer) => {
+                    let gone = "the first request with this idempotency key was refused; repeat to try again";
+                    return first_answer(answer)
+                        .await
+                        .unwrap_or_else(|| Err(Refusal::Invalid(gone.to_owned())));
+                }
+                Seen::Reused => {
+                    let text = "this idempotency key was used for another request: take a new one";
+                    return Err(Refusal::Invalid(text.to_owned()));
+                }
+            },
+            _ => None,
+        };
+        let result = self.carry_out(&app, &ask).await;
+        if let Some(pending) = pending {
+            pending.settle(&result);
         }
-        let result = match &ask.intent {
-            Intent::Switch { .. } | Intent::Weight { .. } => self.move_traffic(&app, &ask).await,
-            Intent::Rollback { ignore_health } => self.roll_back(&app, &ask, *ignore_health).await,
+        if let Err(refusal) = &result {
+            self.tell(EventKind::Refused, Some(&app), None, format!("{app}: {refusal}"));
+        }
+        result
+    }
+
+    async fn carry_out(self: &Rc<Self>, app: &str, ask: &Ask) -> Result<Outcome, Refusal> {
+        match &ask.intent {
+            Intent::Switch { .. } | Intent::Weight { .. } => self.move_traffic(app, ask).await,
+            Intent::Rollback { ignore_health } => self.roll_back(app, ask, *ignore_health).await,
             Intent::Drain { color, force } => {
                 self.simple(
-                    &app,
-                    &ask,
+                    app,
+                    ask,
                     Change::Drain {
                         color: *color,
                         force: *force,
@@ -41,47 +64,18 @@ impl Controller {
                 )
                 .await
             }
-            Intent::Hold { max } => self.hold(&app, &ask, *max).await,
-            Intent::Release => self.simple(&app, &ask, Change::Release).await,
-            Intent::Maintenance(wanted) => self.simple(&app, &ask, Change::Maintenance(wanted.clone())).await,
+            Intent::Hold { max } => self.hold(app, ask, *max).await,
+            Intent::Release => self.simple(app, ask, Change::Release).await,
+            Intent::Maintenance(wanted) => self.simple(app, ask, Change::Maintenance(wanted.clone())).await,
             Intent::SetEndpoints {
                 color,
                 endpoints,
                 revision,
             } => {
-                let change = self.checked_endpoints(&app, *color, endpoints, revision.as_deref())?;
-                self.simple(&app, &ask, change).await
+                let change = self.checked_endpoints(app, *color, endpoints, revision.as_deref())?;
+                self.simple(app, ask, change).await
             }
-        };
-        match &result {
-            Ok(outcome) => self.remember_answer(&app, &ask, outcome),
-            Err(refusal) => self.tell(EventKind::Refused, Some(&app), None, format!("{app}: {refusal}")),
         }
-        result
-    }
-
-    fn answered_before(&self, app: &str, ask: &Ask) -> Option<Outcome> {
-        let key = (app.to_owned(), ask.idempotency_key.clone()?);
-        let answers = self.answers.borrow();
-        let (_, outcome) = answers.iter().find(|(of, _)| *of == key)?;
-        Some(Outcome {
-            repeated: true,
-            ..outcome.clone()
-        })
-    }
-
-    fn remember_answer(&self, app: &str, ask: &Ask, outcome: &Outcome) {
-        let Some(key) = ask.idempotency_key.clone() else {
-            return;
-        };
-        let mut answers = self.answers.borrow_mut();
-        if outcome.dry_run {
-            return;
-        }
-        if answers.len() == ANSWERS {
-            answers.pop_front();
-        }
-        answers.push_back(((app.to_owned(), key), outcome.clone()));
     }
 
     /// Switch, and weight: what needs a healthy target and, when all traffic moved, a proof.
@@ -100,11 +94,14 @@ impl Controller {
         let operation = self.begin(app, ask)?;
         let judged = match needs_gate(&ask.intent, &state, target) {
             true => self.judge(app, target, state.generation).await?,
-            false => Judged {
-                facts: HealthFacts::good(),
-                probes: Vec::new(),
-            },
+            false => Judged::unasked(),
         };
+        if let Some(service) = &judged.without_endpoints {
+            let text = format!(
+                "{target} has no endpoints for service {service}: `cutover endpoints set {target} …` first"
+            );
+            return Err(Refusal::Invalid(text));
+        }
         let change = change_of(&ask.intent, &state, judged.facts.clone());
         let command = command(app, ask, change);
         let mut warnings = Vec::new();
@@ -125,7 +122,7 @@ impl Controller {
         let committed = match self.change(command, insist).await {
             Ok(committed) => committed,
             Err(refusal) => {
-                self.count_switch(app, &state, target, ask.by.trigger, SwitchResult::Refused, begun);
+                self.count_switch(app, &state, target, ask.by.trigger, failed(&refusal), begun);
                 return Err(with_probes(refusal, &judged));
             }
         };
@@ -226,11 +223,12 @@ impl Controller {
             urgent: true,
             repair: ignore_health,
             undurable: ignore_health,
+            ..Insistence::default()
         };
         let committed = match self.change(command, insist).await {
             Ok(committed) => committed,
             Err(refusal) => {
-                self.count_switch(app, &state, target, ask.by.trigger, SwitchResult::Refused, begun);
+                self.count_switch(app, &state, target, ask.by.trigger, failed(&refusal), begun);
                 return Err(refusal);
             }
         };
@@ -433,5 +431,13 @@ struct Operation {
 impl Drop for Operation {
     fn drop(&mut self) {
         let _ = self.controller.with_slot(&self.app, |slot| slot.operation = None);
+    }
+}
+
+/// How a switch that did not happen is counted.
+const fn failed(refusal: &Refusal) -> SwitchResult {
+    match refusal {
+        Refusal::NotDurable(_) | Refusal::Stopping => SwitchResult::Failed,
+        _ => SwitchResult::Refused,
     }
 }

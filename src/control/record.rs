@@ -1,5 +1,7 @@
 //! What is told of each change: history, events, log, the compat file.
 
+use std::sync::{Arc, PoisonError};
+
 use jiff::Timestamp;
 
 use super::controller::Controller;
@@ -43,7 +45,7 @@ impl Controller {
         );
         self.tell(EventKind::Changed, Some(&command.app), seq, message);
         self.push_history(entry);
-        self.write_compat(&command.app, after.active);
+        self.write_compat(&command.app, after.generation, after.active);
     }
 
     pub(super) fn push_history(&self, entry: HistoryEntry) {
@@ -73,12 +75,19 @@ impl Controller {
     }
 
     /// The compat file is for scripts of before; a failure is told and stops nothing.
-    pub(super) fn write_compat(&self, app: &str, active: Color) {
+    pub(super) fn write_compat(&self, app: &str, generation: u64, active: Color) {
         let Some(template) = self.config.borrow().server.compat_file.clone() else {
             return;
         };
-        let app = app.to_owned();
+        let (app, written) = (app.to_owned(), Arc::clone(&self.compat_written));
         tokio::task::spawn_blocking(move || {
+            // Held over the write, so that a slow older write never comes after a newer one.
+            let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
+            let newest = written.entry(app.clone()).or_default();
+            if generation < *newest {
+                return;
+            }
+            *newest = generation;
             if let Err(error) = store::write_compat_file(&template, &app, active) {
                 tracing::warn!(app, %error, "compat_file was not written");
             }

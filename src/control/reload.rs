@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -13,6 +14,11 @@ use super::publish::file_endpoints;
 use super::view::EventKind;
 use crate::config::{self, Changed, Config};
 use crate::rollout::{Actor, AppState, ByColor, Change, Color, Command};
+
+/// The longest that a reload waits for a switch under way.
+const OPERATION_MAX: Duration = Duration::from_secs(30);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(10);
 
 impl Controller {
     /// Read the file and take it into use.
@@ -81,7 +87,11 @@ impl Controller {
         let diff = config::diff(&old, &loaded.config);
         let needs_restart = config::needs_restart(&old, &loaded.config);
         let new = Arc::new(keep_what_needs_a_restart(&old, loaded.config.clone()));
-        if let Err(refusal) = self.commit_endpoints(&old, &new, &by).await {
+        let stored = match self.refuse_degraded(&old, &new) {
+            Ok(()) => self.commit_endpoints(&old, &new, &by).await,
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = stored {
             self.refuse_file(refusal.to_string());
             return Err(refusal);
         }
@@ -140,9 +150,43 @@ impl Controller {
                 reason: String::new(),
                 idempotency_key: None,
             };
-            self.change(command, Insistence::default()).await?;
+            self.quiet(name).await;
+            let insist = Insistence {
+                unpublished: true,
+                ..Insistence::default()
+            };
+            self.change(command, insist).await?;
         }
         Ok(())
+    }
+
+    /// All or nothing: an app whose stored state is in doubt could not take its part.
+    fn refuse_degraded(&self, old: &Config, new: &Config) -> Result<(), Refusal> {
+        let moves = |name: &String, of: &config::App| {
+            old.apps.get(name).is_some_and(|before| {
+                Color::ALL
+                    .iter()
+                    .any(|color| file_endpoints(of, *color) != file_endpoints(before, *color))
+            })
+        };
+        let apps = self.apps.borrow();
+        let affected = new.apps.iter().filter(|(name, of)| moves(name, of));
+        let degraded = affected
+            .filter_map(|(name, _)| apps.get(name)?.degraded.clone())
+            .next();
+        degraded.map_or(Ok(()), |why| Err(Refusal::Degraded(why)))
+    }
+
+    /// Wait until no gate or proof of the app runs: a reload in between would move the generation under it.
+    async fn quiet(&self, app: &str) {
+        let until = tokio::time::Instant::now() + OPERATION_MAX;
+        while self
+            .with_slot(app, |slot| slot.operation.is_some())
+            .unwrap_or(false)
+            && tokio::time::Instant::now() < until
+        {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// The stored states of apps that come back: one that left the file for a while is no new one.

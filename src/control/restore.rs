@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::ask::Outcome;
 use super::controller::{Controller, Insistence, Slot, itself};
 use super::publish::file_endpoints;
 use super::view::HistoryEntry;
 use crate::config::{self, Initial};
-use crate::rollout::{AppState, ByColor, Change, Color, Command, Trigger};
+use crate::rollout::{AppState, Applied, ByColor, Change, Color, Command, Trigger};
 use crate::store::{self, Event};
 use crate::upstream::Health;
 
@@ -81,6 +82,10 @@ impl Controller {
                 continue;
             }
             let from = active.insert(entry.app.clone(), entry.state.active);
+            if let (Some(key), Event::Changed(applied)) = (&entry.idempotency_key, &entry.event) {
+                self.answers
+                    .recall(&entry.app, key, answer_of(entry, *applied, from));
+            }
             self.push_history(line_of(entry, from));
         }
     }
@@ -191,7 +196,7 @@ impl Controller {
             None,
         ));
         self.publish_app(app, None);
-        self.write_compat(app, color);
+        self.write_compat(app, 1, color);
     }
 
     /// The first color whose probes pass; both: blue; none in time: blue.
@@ -257,5 +262,22 @@ fn line_of(entry: &store::Entry, from: Option<Color>) -> HistoryEntry {
         reason: entry.reason.clone(),
         detail,
         outcome: None,
+    }
+}
+
+/// The answer that a change once got, as far as the journal knows it.
+fn answer_of(entry: &store::Entry, applied: Applied, from: Option<Color>) -> Outcome {
+    Outcome {
+        app: entry.app.clone(),
+        verb: applied.verb(),
+        changed: true,
+        dry_run: false,
+        generation: entry.state.generation,
+        active: entry.state.active,
+        from: from.unwrap_or(entry.state.active),
+        weight: entry.state.weight.percent(),
+        verify: None,
+        warnings: Vec::new(),
+        repeated: true,
     }
 }

@@ -100,9 +100,7 @@ impl Controller {
         match tokio::time::timeout(PATIENCE, ask(listener, request)).await {
             Ok(Ok(answer)) => judge(&answer, after, path),
             Ok(Err(why)) => Found::Unreachable(why),
-            Err(_) => Found::Wrong(format!(
-                "GET {path} through {listener} got no answer within {PATIENCE:?}"
-            )),
+            Err(_) => Found::Unreachable(format!("no answer through {listener} within {PATIENCE:?}")),
         }
     }
 }

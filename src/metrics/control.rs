@@ -101,8 +101,7 @@ impl ControlMetrics {
 
     /// A color's last request has ended, `took` after the color took nothing new.
     pub fn drained(&self, took: Duration) {
-        let counts = self.counts();
-        counts.drain.record(took);
+        self.counts().drain.record(took);
     }
 
     /// Requests were cut because their drain's time is over. Streams may keep the drain itself from being over.

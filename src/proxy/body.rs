@@ -15,7 +15,6 @@ use tokio::time::Instant;
 use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::exchange::{CUT_BY_CLIENT, ENDED_BY_POLICY, Exchange};
-use super::forward::Serving;
 use super::sse::{Events, Wish};
 use super::worker::Worker;
 use crate::config::Timeouts;
@@ -82,7 +81,9 @@ impl Upload {
     fn end(&self) {
         self.ended.set(true);
         self.progress.set(Instant::now());
-        self.exchange.borrow_mut().take();
+        if let Some(exchange) = self.exchange.borrow_mut().take() {
+            exchange.uploaded();
+        }
     }
 
     fn fail(&self, error: ProxyError) -> BodyError {
@@ -204,11 +205,7 @@ impl Drop for RequestBody {
 }
 
 /// An answer's body on its way to the client.
-pub(super) struct ReplyBody {
-    reply: Reply,
-    /// The client's connection is busy until this goes.
-    serving: Option<Serving>,
-}
+pub(super) struct ReplyBody(Reply);
 
 enum Reply {
     /// The proxy's own words.
@@ -237,31 +234,19 @@ struct Download {
 impl ReplyBody {
     /// No body at all, and no account held: what follows a 101 is no body.
     pub(super) fn none() -> Self {
-        Self {
-            reply: Reply::Own(None, None),
-            serving: None,
-        }
+        Self(Reply::Own(None, None))
     }
 
     /// The proxy's own words.
     pub(super) fn own(text: Bytes) -> Self {
-        Self {
-            reply: Reply::Own(Some(text), None),
-            serving: None,
-        }
+        Self(Reply::Own(Some(text), None))
     }
 
     /// Hold the request's account until the words are through.
     pub(super) fn accounted(mut self, exchange: &Rc<Exchange>) -> Self {
-        if let Reply::Own(_, held) = &mut self.reply {
+        if let Reply::Own(_, held) = &mut self.0 {
             *held = Some(Rc::clone(exchange));
         }
-        self
-    }
-
-    /// Keep the client's connection busy until the body is through or given up.
-    pub(super) fn serving(mut self, serving: Serving) -> Self {
-        self.serving = Some(serving);
         self
     }
 
@@ -290,10 +275,7 @@ impl ReplyBody {
             events,
             done: false,
         };
-        Self {
-            reply: Reply::Upstream(Box::new(download)),
-            serving: None,
-        }
+        Self(Reply::Upstream(Box::new(download)))
     }
 }
 
@@ -445,7 +427,7 @@ impl Body for ReplyBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.reply {
+        match &mut self.0 {
             Reply::Own(text, exchange) => {
                 let text = text.take();
                 if let (Some(exchange), Some(text)) = (exchange, &text) {
@@ -458,14 +440,14 @@ impl Body for ReplyBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.reply {
+        match &self.0 {
             Reply::Own(text, _) => text.is_none(),
             Reply::Upstream(download) => download.primed.is_none() && download.inner.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.reply {
+        match &self.0 {
             Reply::Own(text, _) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Reply::Upstream(download) => with_primed(download.inner.size_hint(), download.primed.as_ref()),
         }

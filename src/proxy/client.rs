@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
@@ -25,6 +25,10 @@ use crate::wire::{Io, Socket, Stream, Watch};
 const BUFFER_MIN: usize = 8 * 1024;
 /// How much of an answer hyper may gather while the client takes none, and the most it reads at once.
 const BUFFER_MAX: usize = 256 * 1024;
+
+/// How long, and for how many bytes, an early answer's connection is read on.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 512 * 1024;
 
 /// What a connection is doing, for the deadline that applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +53,12 @@ pub(super) struct Client {
     dismissed: Cell<bool>,
     /// The request's body is through: nobody reads the socket until the answer is done.
     upload_done: Cell<bool>,
+    /// The gate of the request being served.
+    gate: Cell<u64>,
+    /// That request's time is over.
+    doomed: Cell<bool>,
+    /// An HTTP/1.0 client: the end of the connection is the end of an answer without a length.
+    closes_to_end: Cell<bool>,
     /// The app has switched protocols: what follows HTTP on this connection.
     tunnel: RefCell<Option<Tunnel>>,
 }
@@ -65,9 +75,36 @@ enum End {
 
 impl Client {
     /// A request begins.
-    pub(super) fn begins(&self, has_body: bool) {
+    pub(super) fn begins(&self, has_body: bool, closes_to_end: bool) {
         self.phase.set(Phase::Busy);
         self.upload_done.set(!has_body);
+        self.closes_to_end.set(closes_to_end);
+    }
+
+    /// The request claimed an endpoint through this gate.
+    pub(super) fn goes_through(&self, gate: u64) {
+        self.gate.set(gate);
+    }
+
+    /// The request's body is through: from now on nobody else watches for a reset.
+    pub(super) fn uploaded(&self) {
+        self.upload_done.set(true);
+        self.wake();
+    }
+
+    /// The time of a gate's requests is over. A client that takes nothing would not notice that its answer was cut.
+    pub(super) fn cut(&self, gates: &[u64]) {
+        if self.phase.get() == Phase::Busy && self.watch.is_blocked() && gates.contains(&self.gate.get()) {
+            self.doomed.set(true);
+            self.wake();
+        }
+    }
+
+    /// The answer is cut short. Where its end is the connection's end, only a reset says that it is not whole.
+    pub(super) fn answer_cut(&self) {
+        if self.closes_to_end.get() {
+            self.socket.reset_on_close();
+        }
     }
 
     /// Its answer is the last on this connection: a tunnel follows.
@@ -75,7 +112,7 @@ impl Client {
         *self.tunnel.borrow_mut() = Some(tunnel);
     }
 
-    /// Its answer is through, or given up.
+    /// Both the request and its answer are through, or given up.
     pub(super) fn ends(&self) {
         if self.tunnel.borrow().is_some() {
             return;
@@ -87,6 +124,10 @@ impl Client {
     /// Close it now if it is between two requests. For the end of a shutdown's linger.
     pub(super) fn dismiss(&self) {
         self.dismissed.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
         }
@@ -127,6 +168,9 @@ impl Client {
         blocked: &mut Option<(Instant, u64)>,
         patience: Duration,
     ) -> Poll<End> {
+        if self.doomed.get() {
+            return Poll::Ready(End::Reset);
+        }
         if self.watch.is_blocked() {
             // A slow client is blocked at the end of every poll, and yet takes something: count from the last byte.
             let written = self.watch.bytes_written();
@@ -156,7 +200,10 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Peer) {
         socket,
         waker: OnceCell::new(),
         dismissed: Cell::new(false),
-        upload_done: Cell::new(false),
+        upload_done: Cell::new(true),
+        gate: Cell::new(0),
+        doomed: Cell::new(false),
+        closes_to_end: Cell::new(false),
         tunnel: RefCell::new(None),
     });
     let _listed = worker.list_client(&client);
@@ -188,8 +235,13 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Peer) {
         };
     }
     match end {
-        End::Served(Err(error)) => worker.refused_by_parser(&error),
-        End::Served(Ok(())) | End::Reset | End::TimedOut(false) => {}
+        End::Served(result) => {
+            let refused = result.is_err_and(|error| worker.refused_by_parser(&error));
+            if refused || !client.upload_done.get() {
+                linger(connection.into_parts().io.into_inner()).await;
+            }
+        }
+        End::Reset | End::TimedOut(false) => {}
         End::TimedOut(true) => {
             worker.head_timed_out();
             say_timeout(connection.into_parts().io.into_inner()).await;
@@ -210,6 +262,23 @@ fn builder(limits: &Limits) -> http1::Builder {
         builder.max_headers(limits.header_count);
     }
     builder
+}
+
+/// Read on for a moment after an answer that came before the end of its request: closing over unread bytes would be
+/// a reset, which takes the answer from a client that has not read it yet (RFC 9112 §9.6).
+async fn linger(mut stream: Stream) {
+    let mut sink = [0; 4096];
+    let read = async {
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match stream.read(&mut sink).await {
+                Ok(0) | Err(_) => return,
+                Ok(bytes) => left = left.saturating_sub(bytes),
+            }
+        }
+    };
+    // Out of time or of patience: the close is a reset then, as it must be at some point.
+    let _ = tokio::time::timeout(LINGER, read).await;
 }
 
 /// hyper is out of the way; one short write, and no waiting for a client that takes nothing.

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::{HOST, HeaderMap, HeaderValue, REFERER, USER_AGENT};
 use http::{Method, Uri, Version};
 
+use super::client::Client;
 use super::error::{ProxyError, Side};
+use super::forward::Serving;
 use super::headers::{Peer, X_REQUEST_ID};
 use super::worker::Worker;
 use crate::metrics::{PoolCells, Record};
@@ -36,6 +38,8 @@ pub(super) struct Exchange {
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
     log: Option<Box<Logged>>,
+    /// The client's connection is busy until both bodies are through.
+    serving: Serving,
 }
 
 /// What only the access log wants; not gathered when it is off.
@@ -53,7 +57,8 @@ struct Logged {
 
 impl Exchange {
     /// The account of a request whose head has just come.
-    pub(super) fn begin(worker: &Rc<Worker>, peer: &Rc<Peer>, head: &http::request::Parts) -> Rc<Self> {
+    pub(super) fn begin(worker: &Rc<Worker>, serving: Serving, head: &http::request::Parts) -> Rc<Self> {
+        let peer = &serving.client().peer;
         let log = worker.logs().then(|| Box::new(Logged::of(peer, head)));
         Rc::new(Self {
             worker: Rc::clone(worker),
@@ -70,11 +75,13 @@ impl Exchange {
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             log,
+            serving,
         })
     }
 
     /// A lane was chosen and an endpoint claimed; on a second try this replaces the first.
     pub(super) fn claimed(&self, lane: &Arc<Lane>, claim: Claim) {
+        self.serving.client().goes_through(claim.gate());
         *self.claim.borrow_mut() = Some(claim);
         self.counted_by(&lane.cells);
         *self.lane.borrow_mut() = Some(Arc::clone(lane));
@@ -140,6 +147,22 @@ impl Exchange {
     /// The answer was cut short, and why.
     pub(super) fn cut(&self, why: &'static str) {
         self.cut.set(Some(why));
+        self.serving.client().answer_cut();
+    }
+
+    /// The client's connection.
+    pub(super) fn client(&self) -> &Client {
+        self.serving.client()
+    }
+
+    /// Who asks.
+    pub(super) fn peer(&self) -> &Peer {
+        &self.serving.client().peer
+    }
+
+    /// The request's body is through.
+    pub(super) fn uploaded(&self) {
+        self.serving.client().uploaded();
     }
 
     /// Body bytes that came from the client.

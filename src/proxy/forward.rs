@@ -40,13 +40,12 @@ pub(super) async fn forward(
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Infallible> {
     let (head, body) = request.into_parts();
-    let serving = Serving(client);
-    serving.0.begins(!body.is_end_stream());
-    let exchange = Exchange::begin(&worker, &serving.0.peer, &head);
+    let serving = Serving::begin(client, &head, &body);
+    let exchange = Exchange::begin(&worker, serving, &head);
     let was_http10 = head.version == Version::HTTP_10;
     // After a refusal it is the client's choice whether the body still comes (RFC 9110 §10.1.1): nothing may follow.
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
-    let mut response = match attempt(&worker, &serving.0, &exchange, head, body).await {
+    let mut response = match attempt(&worker, &exchange, head, body).await {
         Ok(response) => response,
         Err(Failure { error, message }) => {
             exchange.refused(error);
@@ -69,11 +68,23 @@ pub(super) async fn forward(
     if !was_http10 {
         *response.version_mut() = Version::HTTP_11;
     }
-    Ok(response.map(|body| body.serving(serving)))
+    Ok(response)
 }
 
-/// The client's connection is busy as long as this lives; it moves from the request's path into the answer's body.
+/// The client's connection is busy as long as this lives: until both bodies of the request are through.
 pub(super) struct Serving(Rc<Client>);
+
+impl Serving {
+    fn begin(client: Rc<Client>, head: &http::request::Parts, body: &Incoming) -> Self {
+        client.begins(!body.is_end_stream(), head.version == Version::HTTP_10);
+        Self(client)
+    }
+
+    /// Whose request it is.
+    pub(super) fn client(&self) -> &Client {
+        &self.0
+    }
+}
 
 impl Drop for Serving {
     fn drop(&mut self) {
@@ -96,19 +107,51 @@ impl From<ProxyError> for Failure {
 
 async fn attempt(
     worker: &Rc<Worker>,
-    client: &Rc<Client>,
     exchange: &Rc<Exchange>,
     mut head: http::request::Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Failure> {
-    let mut hosts = HostBuffer::new();
-    let host = check_head(&head, &mut hosts)?;
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
+    let (lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref()).await?;
+    let upload = (!body.is_end_stream()).then(|| {
+        let limits = &lane.settings.limits;
+        Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
+    });
+    let wanted = upgrade::wanted(&head, upload.is_some());
+    let request = prepare(
+        worker,
+        exchange,
+        &lane,
+        head,
+        body,
+        upload.clone(),
+        wanted.as_ref(),
+    )
+    .await;
+    let sent_at = StdInstant::now();
+    let (answer, freed) = send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await?;
+    exchange.answered(answer.status().as_u16(), sent_at.elapsed());
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let asked = wanted.zip(freed);
+        return Ok(upgrade::switched(worker, exchange.client(), exchange, &lane, asked, answer).await?);
+    }
+    Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
+}
+
+/// Steps 1 to 3, and the connection: only a failed connect, with which nothing was sent, is tried again.
+async fn reach(
+    worker: &Rc<Worker>,
+    exchange: &Exchange,
+    head: &http::request::Parts,
+    body: &Incoming,
+    proof: Option<&Proof>,
+) -> Result<(Arc<Lane>, Line<RequestBody>), Failure> {
+    let mut hosts = HostBuffer::new();
+    let host = check_head(head, &mut hosts)?;
     let mut tried = None;
     let mut tries = 0;
-    let (lane, mut line) = loop {
-        // 1–3: route, choose, claim. Synchronous; the table's guard is gone when this returns.
-        let lane = match decide(worker, exchange, host, head.uri.path(), proof.as_ref(), tried)? {
+    loop {
+        let lane = match decide(worker, exchange, host, head.uri.path(), proof, tried)? {
             Decision::Send(lane) => lane,
             Decision::Wait(queue) => {
                 hold(worker, &queue).await?;
@@ -116,11 +159,10 @@ async fn attempt(
             }
         };
         if tries == 0 {
-            check_limits(&lane, &head, &body)?;
+            check_limits(&lane, head, body)?;
         }
-        // 5: reuse or dial. Only a failed connect comes back here: nothing was sent.
-        match line_for(worker, exchange, &lane, may_repeat(&head.method, &body)).await {
-            Ok(line) => break (lane, line),
+        match line_for(worker, exchange, &lane, may_repeat(&head.method, body)).await {
+            Ok(line) => return Ok((lane, line)),
             Err(error) => {
                 tries += 1;
                 tried = exchange.with_claim(|claim| claim.endpoint().id);
@@ -130,42 +172,11 @@ async fn attempt(
                 }
             }
         }
-    };
-    // 4: prepare.
-    let upload = (!body.is_end_stream()).then(|| {
-        let limits = &lane.settings.limits;
-        Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
-    });
-    let expects = head.headers.contains_key(EXPECT);
-    let wanted = upgrade::wanted(&head, upload.is_some());
-    prepare(worker, client, exchange, &lane, &mut head);
-    if upload.is_some() && body.size_hint().exact().is_none() {
-        // Said aloud: hyper leaves the body of a GET away otherwise.
-        head.headers
-            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    if let Some(wanted) = &wanted {
-        upgrade::ask(&mut head.headers, wanted);
-    }
-    let mut body = RequestBody::new(body, upload.clone());
-    if upload.is_some() && !expects {
-        body.prime().await;
-    }
-    // 5: send.
-    let request = Request::from_parts(head, body);
-    let sent_at = StdInstant::now();
-    let (answer, freed) = send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await?;
-    exchange.answered(answer.status().as_u16(), sent_at.elapsed());
-    // 6: answer.
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let asked = wanted.zip(freed);
-        return Ok(upgrade::switched(worker, client, exchange, &lane, asked, answer).await?);
-    }
-    Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
 }
 
-/// Send a request and wait for the head of its answer. What was never sent is sent again on another connection;
-/// anything else is not. With the answer to a wish to switch protocols comes the connection's inheritance.
+/// Step 5. What was never sent is sent again on another connection; anything else is not. With the answer to a wish to
+/// switch protocols comes the connection's inheritance.
 async fn send(
     worker: &Rc<Worker>,
     exchange: &Exchange,
@@ -380,14 +391,36 @@ fn connect_error(error: &ConnectError) -> ProxyError {
     }
 }
 
-/// Step 4: the head as the app shall see it.
-fn prepare(
+/// Step 4: the request as the app shall see it.
+async fn prepare(
     worker: &Worker,
-    client: &Client,
     exchange: &Exchange,
     lane: &Lane,
-    head: &mut http::request::Parts,
-) {
+    mut head: http::request::Parts,
+    body: Incoming,
+    upload: Option<Rc<Upload>>,
+    wanted: Option<&HeaderValue>,
+) -> Request<RequestBody> {
+    let expects = head.headers.contains_key(EXPECT);
+    let sized = body.size_hint().exact().is_some();
+    prepare_head(worker, exchange, lane, &mut head);
+    if upload.is_some() && !sized {
+        // Said aloud: hyper leaves the body of a GET away otherwise.
+        head.headers
+            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if let Some(wanted) = wanted {
+        upgrade::ask(&mut head.headers, wanted);
+    }
+    let streams = upload.is_some();
+    let mut body = RequestBody::new(body, upload);
+    if streams && !expects {
+        body.prime().await;
+    }
+    Request::from_parts(head, body)
+}
+
+fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut http::request::Parts) {
     if let Some(authority) = head.uri.authority() {
         // The absolute form's host is the request's host (RFC 9112 §3.2.2).
         if let Ok(value) = HeaderValue::try_from(authority.as_str()) {
@@ -407,7 +440,7 @@ fn prepare(
     prepare_request(
         &mut head.headers,
         rules,
-        &client.peer,
+        exchange.peer(),
         &table.edge.trusted,
         &worker.ids,
         endpoint,
@@ -508,6 +541,8 @@ async fn carry(
     let events = Events::of(worker, exchange, lane, &head.headers, &body);
     if events.is_some() {
         line.carries_stream();
+        // A stream ends by its policy, not with its gate's requests.
+        exchange.client().goes_through(0);
     }
     let (exchange, timeouts) = (Rc::clone(exchange), &lane.settings.timeouts);
     let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, timeouts, events).await;

@@ -234,6 +234,7 @@ impl Worker {
 
     /// Keep a connection whose answer is through. Its task may need a moment to see that.
     pub(super) fn keep_line(self: &Rc<Self>, mut line: Line<RequestBody>, keep: Duration) {
+        line.answered();
         if line.is_ready() {
             self.connections.give_back(line, Instant::now(), keep);
             return;
@@ -259,19 +260,20 @@ impl Worker {
         }
     }
 
-    /// hyper refused a head and has answered by itself; count what it said.
-    pub(super) fn refused_by_parser(&self, error: &hyper::Error) {
+    /// hyper may have refused a head and answered by itself: count what it said. False: it was something else.
+    pub(super) fn refused_by_parser(&self, error: &hyper::Error) -> bool {
         let status = if error.is_parse_too_large() {
             431
         } else if error.is_parse() {
             400
         } else {
-            return;
+            return false;
         };
         self.cells
             .unrouted
             .finished(&unknown_method(), status, Duration::ZERO);
         tracing::debug!(%error, status, "malformed request");
+        true
     }
 
     /// A client did not finish its head; it was told 408.
@@ -316,11 +318,10 @@ impl Worker {
         }
     }
 
-    fn dismiss_idle_clients(&self) {
+    fn each_client(&self, act: impl Fn(&Client)) {
+        // Gathered first: a client that ends takes itself off the list.
         let clients: Vec<_> = self.clients.borrow().values().filter_map(Weak::upgrade).collect();
-        for client in clients {
-            client.dismiss();
-        }
+        clients.iter().for_each(|client| act(client));
     }
 
     /// Bring connections and waiters in line with the newest table, then say so.
@@ -329,6 +330,7 @@ impl Worker {
         let cuts = self.shared.published.cuts(self.index);
         if !cuts.is_empty() {
             self.connections.cut(&cuts);
+            self.each_client(|client| client.cut(&cuts));
         }
         let mut open = std::collections::HashSet::new();
         for app in &table.apps {
@@ -380,7 +382,7 @@ async fn keep_house(worker: &Rc<Worker>) {
             let left = (now == Phase::Closing).then_some(worker.shared.grace);
             worker.streams.shut_down(&worker.shared.published.load(), left);
             if since.elapsed() >= LINGER {
-                worker.dismiss_idle_clients();
+                worker.each_client(Client::dismiss);
             }
             if now == Phase::Killed || worker.open.get() == 0 && since.elapsed() >= Duration::from_millis(10)
             {

@@ -9,6 +9,10 @@ use super::{
 
 /// What [`apply`] made of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "made once a command and taken apart at once: a box would only be in the way"
+)]
 pub enum Transition {
     /// The next state; its generation is one higher. To be committed, then published.
     Changed(AppState, Applied),
@@ -445,6 +449,8 @@ impl Step<'_> {
         }
         target.incarnation += 1;
         target.redeployed_at = Some(self.now);
+        // What was drained is gone; what is there now is new.
+        target.drained = false;
         Transition::Changed(next, Applied::EndpointsSet(color))
     }
 

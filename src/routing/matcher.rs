@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use crate::config::{HostPattern, PathMatch};
 
@@ -136,7 +137,7 @@ impl HostBuffer {
     pub fn normalise(&mut self, authority: &str) -> Option<&str> {
         let host = without_port(authority)?;
         let host = host.strip_suffix('.').unwrap_or(host);
-        if host.is_empty() || host.len() > Self::MAX {
+        if host.is_empty() || host.len() > Self::MAX || !is_well_formed(host) {
             return None;
         }
         for (to, from) in self.bytes.iter_mut().zip(host.bytes()) {
@@ -166,6 +167,17 @@ impl fmt::Debug for HostBuffer {
             .field("length", &self.length)
             .finish_non_exhaustive()
     }
+}
+
+/// What no single character tells: an address in the brackets, two digits behind each percent sign.
+fn is_well_formed(host: &str) -> bool {
+    if let Some(literal) = host.strip_prefix('[') {
+        return literal
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    }
+    let mut encoded = host.split('%').skip(1);
+    encoded.all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|digit| digit.is_ascii_hexdigit()))
 }
 
 fn without_port(authority: &str) -> Option<&str> {

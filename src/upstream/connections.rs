@@ -77,6 +77,8 @@ struct LineState {
     gate: Cell<u64>,
     /// It was ended by [`Connections::cut`].
     cut: Cell<bool>,
+    /// The answer to the request that it carries has come to its end.
+    answered: Cell<bool>,
     abort: OnceCell<AbortHandle>,
     /// Who gets the connection when the app has switched protocols.
     heir: RefCell<Option<oneshot::Sender<Freed>>>,
@@ -173,6 +175,7 @@ where
             endpoint: endpoint.id,
             gate: Cell::new(0),
             cut: Cell::new(false),
+            answered: Cell::new(false),
             abort: OnceCell::new(),
             heir: RefCell::new(None),
         });
@@ -250,6 +253,13 @@ impl<B> Line<B> {
     /// Remember through which gate the request on it came.
     pub fn carries(&self, gate: u64) {
         self.state.gate.set(gate);
+        self.state.answered.set(false);
+    }
+
+    /// The answer is whole; the rest of the request may still be on its way. Without this, dropping the line
+    /// ends the connection at once.
+    pub fn answered(&self) {
+        self.state.answered.set(true);
     }
 
     /// What it carries is a stream now: [`Connections::cut`] does not end it.
@@ -274,6 +284,17 @@ impl<B> Line<B> {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.state.id
+    }
+}
+
+impl<B> Drop for Line<B> {
+    fn drop(&mut self) {
+        // Left to itself hyper would flush first, and an app that never reads would keep the request for ever.
+        if !self.state.answered.get()
+            && let Some(abort) = self.state.abort.get()
+        {
+            abort.abort();
+        }
     }
 }
 

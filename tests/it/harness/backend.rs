@@ -22,6 +22,7 @@ struct Shared {
     sockets: Mutex<Vec<Box<dyn Fn() + Send>>>,
     records: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
     open: AtomicUsize,
+    ended: AtomicUsize,
 }
 
 /// An app behind the proxy. Stopped when dropped.
@@ -200,6 +201,11 @@ impl Backend {
         self.shared.used.load(SeqCst)
     }
 
+    /// Of those, the ones that the script has ended: the other end can know.
+    pub fn ended(&self) -> usize {
+        self.shared.ended.load(SeqCst)
+    }
+
     /// Of those, the ones still open.
     pub fn open(&self) -> usize {
         self.shared.open.load(SeqCst)
@@ -241,7 +247,9 @@ fn serve(shared: &Shared, script: &Script, mut used: Used, opened: Opened) {
     let number = shared.used.fetch_add(1, SeqCst);
     shared.open.fetch_add(1, SeqCst);
     script(&mut wire, number);
-    wire.finish().rest();
+    wire.finish();
+    shared.ended.fetch_add(1, SeqCst);
+    wire.rest();
     shared.open.fetch_sub(1, SeqCst);
 }
 

@@ -9,15 +9,15 @@ pub mod proxy;
 pub mod websocket;
 pub mod wire;
 
-pub use admin::Reply;
 pub use backend::{Backend, ok};
 pub use proxy::{Proxy, Setup};
 pub use wire::{Broken, Message, Wire, requests_in};
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// Nothing in these tests takes longer unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Wait until something is so; looking often instead of sleeping once.
 #[track_caller]
@@ -26,5 +26,14 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         assert!(begun.elapsed() < PATIENCE, "still not: {what}");
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Says that it is over when it goes, also when a test fails: the threads that hammer meanwhile must end.
+pub struct Ends<'a>(pub &'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
     }
 }

@@ -235,18 +235,6 @@ impl Wire {
         std::mem::take(&mut self.unread)
     }
 
-    /// Read the rest, up to the peer's end. True if it was a reset.
-    pub fn rest_is_reset(&mut self) -> bool {
-        loop {
-            match self.fill() {
-                Ok(true) => {}
-                Ok(false) => return false,
-                Err(Broken::Closed) => return true,
-                Err(other) => panic!("neither end nor reset: {other:?}"),
-            }
-        }
-    }
-
     /// The peer has ended the connection, and nothing came before that.
     #[track_caller]
     pub fn assert_closed(&mut self) {
