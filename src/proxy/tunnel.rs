@@ -374,3 +374,6 @@ fn mask() -> [u8; 4] {
     let [a, b, c, d, ..] = RandomState::new().build_hasher().finish().to_le_bytes();
     [a, b, c, d]
 }
+
+#[cfg(test)]
+mod tests;
