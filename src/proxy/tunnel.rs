@@ -19,6 +19,7 @@ use super::exchange::{CUT_BY_CLIENT, ENDED_BY_POLICY, Exchange};
 use super::frames::{Frames, goodbye};
 use super::streams::{Ending, FAREWELL, Leash};
 use crate::metrics::StreamKind;
+use crate::tls::Transport;
 use crate::upstream::Freed;
 use crate::wire::Stream;
 
@@ -49,7 +50,7 @@ impl Tunnel {
     }
 
     /// Copy both ways until both sides have ended, one has failed, or the policy ends it.
-    pub(super) async fn run(self, client: Stream, behind_head: Bytes) {
+    pub(super) async fn run(self, client: Transport, behind_head: Bytes) {
         let (app, app_first) = self.app;
         for socket in [client.socket(), app.socket()] {
             // A peer that vanished without a word would otherwise hold its color for ever.
@@ -101,7 +102,7 @@ enum End {
 
 /// Both connections.
 struct Pair {
-    client: Stream,
+    client: Transport,
     app: Stream,
     up: Flow,
     down: Flow,
@@ -260,7 +261,26 @@ impl Flow {
     }
 
     /// Move what can be moved. Ready when the source has ended and the destination knows.
-    fn poll(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<Result<(), Broken>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<Result<(), Broken>> {
+        let copied = self.poll_copy(cx, from, to);
+        // TLS keeps what the socket did not take; nothing else would send it on.
+        if let Poll::Ready(Err(_)) = Pin::new(to).poll_flush(cx) {
+            return Poll::Ready(Err(Broken::Destination));
+        }
+        copied
+    }
+
+    fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<Result<(), Broken>> {
         loop {
             self.speak_if_between();
             if !self.pending.is_empty() {
@@ -309,7 +329,12 @@ impl Flow {
     }
 
     /// Bytes from the source: written, or thrown away once we have said good-bye. How many are dealt with.
-    fn pass(&mut self, cx: &mut Context<'_>, to: &mut Stream, bytes: &[u8]) -> Result<usize, Broken> {
+    fn pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+        bytes: &[u8],
+    ) -> Result<usize, Broken> {
         let taken = match (&self.farewell, &self.frames) {
             (Some(Farewell::Said(_)), _) => return Ok(self.heard(bytes)),
             (Some(Farewell::Due { .. }), Some(frames)) if !frames.is_between() => {
@@ -330,7 +355,11 @@ impl Flow {
     }
 
     /// Write our own last words; true when there are none left.
-    fn poll_farewell(&mut self, cx: &mut Context<'_>, to: &mut Stream) -> Result<bool, Broken> {
+    fn poll_farewell(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<bool, Broken> {
         let Some(Farewell::Said(rest)) = &mut self.farewell else {
             return Ok(true);
         };
@@ -344,7 +373,12 @@ impl Flow {
     }
 
     /// Read once and pass it on; what is not taken is kept.
-    fn fill(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<Result<(), Broken>> {
+    fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<Result<(), Broken>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut read = ReadBuf::new(scratch);
             ready!(Pin::new(from).poll_read(cx, &mut read)).map_err(|_| Broken::Source)?;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
-use crate::wire::Stream;
+use crate::wire::{Socket, Stream};
 
 /// One type for both, so that hyper's code is there once. Only TLS pays for a box: its state is a kilobyte, and a
 /// connection in clear text is as small as before.
@@ -24,6 +24,15 @@ impl Transport {
     #[must_use]
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    /// The socket under it.
+    #[must_use]
+    pub fn socket(&self) -> Socket {
+        match self {
+            Self::Plain(stream) => stream.socket(),
+            Self::Tls(stream) => stream.get_ref().0.socket(),
+        }
     }
 }
 
