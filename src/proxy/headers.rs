@@ -29,6 +29,15 @@ pub(super) const X_CUTOVER_COLOR: HeaderName = HeaderName::from_static("x-cutove
 /// The generation that answered a proof.
 pub(super) const X_CUTOVER_GENERATION: HeaderName = HeaderName::from_static("x-cutover-generation");
 
+/// CGI and WSGI apps read `X_Forwarded_For` as `X-Forwarded-For`: a stranger must not write it in this form either.
+const LOOKALIKES: [HeaderName; 5] = [
+    HeaderName::from_static("x_forwarded_for"),
+    HeaderName::from_static("x_forwarded_proto"),
+    HeaderName::from_static("x_forwarded_host"),
+    HeaderName::from_static("x_forwarded_port"),
+    HeaderName::from_static("x_real_ip"),
+];
+
 /// Who is at the other end of a client connection.
 #[derive(Debug)]
 pub struct Peer {
@@ -187,6 +196,9 @@ fn forwarding(headers: &mut HeaderMap, peer: &Peer, trusted: &[Network]) {
     }
     headers.remove(FORWARDED);
     headers.remove(X_FORWARDED_PORT);
+    for name in LOOKALIKES {
+        headers.remove(name);
+    }
     headers.insert(X_FORWARDED_FOR, peer.text.clone());
     headers.insert(X_REAL_IP, peer.text.clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(peer.scheme));
@@ -319,6 +331,8 @@ mod tests {
             ("x-real-ip", "1.2.3.4"),
             ("forwarded", "for=1.2.3.4"),
             ("x-forwarded-host", "evil"),
+            ("x_forwarded_for", "1.2.3.4"),
+            ("x_real_ip", "1.2.3.4"),
             ("expect", "100-continue"),
         ];
         let headers = prepared(&sent, "203.0.113.9", &[]);
@@ -328,6 +342,7 @@ mod tests {
         assert_eq!(of("x-forwarded-proto").as_deref(), Some("http"));
         assert_eq!(of("x-forwarded-host").as_deref(), Some("shop.example"));
         assert_eq!((of("forwarded"), of("expect")), (None, None));
+        assert_eq!((of("x_forwarded_for"), of("x_real_ip")), (None, None));
         assert_eq!(of("x-request-id").unwrap().len(), 32);
     }
 

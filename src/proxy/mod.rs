@@ -16,6 +16,7 @@ mod reply;
 pub mod request_id;
 mod sse;
 mod streams;
+mod target;
 mod tunnel;
 mod upgrade;
 mod worker;

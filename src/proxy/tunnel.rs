@@ -280,7 +280,7 @@ impl Flow {
             }
             // A destination that takes nothing must not keep the source's answer from being heard.
             let spoken = self.poll_farewell(cx, to)?;
-            // TLS keeps what its socket did not take: nothing more is read until that has gone out.
+            // TLS keeps what its socket did not take, and nothing else would send it on: no more is read until then.
             match Pin::new(&mut *to).poll_flush(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Destination)),
                 Poll::Pending if !self.is_told() => return Poll::Pending,
@@ -401,3 +401,6 @@ fn mask() -> [u8; 4] {
     let [a, b, c, d, ..] = RandomState::new().build_hasher().finish().to_le_bytes();
     [a, b, c, d]
 }
+
+#[cfg(test)]
+mod tests;

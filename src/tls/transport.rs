@@ -26,7 +26,7 @@ impl Transport {
         matches!(self, Self::Tls(_))
     }
 
-    /// The socket under it. What is there to be read of TLS is not what the client said.
+    /// The socket under it.
     #[must_use]
     pub fn socket(&self) -> Socket {
         match self {

@@ -732,3 +732,39 @@ fn a_shutdown_says_good_bye_by_policy() {
         stage.proxy.stop();
     }
 }
+
+#[test]
+fn a_stream_is_one_line_of_the_access_log_at_its_end() {
+    let stage = stage("{ policy = \"close\" }", Setup::new().access_log());
+    let file = stage.proxy.folder().join("access.log");
+    let lines = || -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let whole = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        whole
+            .filter(|line: &serde_json::Value| line["status"] == 101)
+            .collect()
+    };
+    let (mut first, mut second) = (stage.proxy.client(), stage.proxy.client());
+    open(&mut first);
+    open(&mut second);
+    echo(&mut first, "blue", "12345");
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(lines().len(), 0, "not before the end");
+    first.send(Frame::close(1000).masked().bytes());
+    first.rest();
+    until("the first is logged", || lines().len() == 1);
+    let line = &lines()[0];
+    // 6 + 5 and 6 + 2 bytes in; 2 + 10 and 2 + 2 out.
+    assert_eq!(
+        (line["bytes_in"].as_u64(), line["bytes_out"].as_u64()),
+        (Some(19), Some(16)),
+        "{line}"
+    );
+    assert!(line["error"].is_null() && line["color"] == "blue", "{line}");
+    stage.proxy.switch("green");
+    until("the second is logged", || {
+        second.send(Frame::close(1012).masked().bytes());
+        lines().len() == 2
+    });
+    assert_eq!(lines()[1]["error"], "stream ended by policy");
+}

@@ -548,6 +548,31 @@ fn a_websocket_passes_through_tls_whole_and_ends_at_a_switch() {
 }
 
 #[test]
+fn the_last_bytes_of_a_tunnel_reach_a_slow_client() {
+    let authority = Authority::new();
+    authority.issue("shop", &["shop.test"], Kind::Ecdsa);
+    let big: Vec<u8> = (0..8 << 20).map(|at: u32| (at * 31 % 251) as u8).collect();
+    let told = big.clone();
+    // It says all and ends, long before the client has taken it.
+    let blue = Backend::script(move |wire, _| {
+        wire.request();
+        wire.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: bytes\r\nConnection: Upgrade\r\n\r\n");
+        wire.send(&told);
+    });
+    let proxy = Setup::new()
+        .listeners(&authority.listener(&["shop"], ""))
+        .blue(&blue, "")
+        .start();
+    let mut wire = authority.client().dial(proxy.tcp(0), "shop.test");
+    wire.send("GET / HTTP/1.1\r\nHost: shop.test\r\nConnection: upgrade\r\nUpgrade: bytes\r\n\r\n");
+    assert_eq!(wire.head().status(), 101);
+    wire.finish();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(wire.bytes(big.len()) == big);
+    wire.assert_closed();
+}
+
+#[test]
 fn strict_transport_security_is_said_once() {
     let (authority, _blue, proxy) = shop("hsts = \"1h\"");
     let mut wire = authority.client().dial(proxy.tcp(0), "shop.test");

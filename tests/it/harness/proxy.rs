@@ -21,6 +21,7 @@ use super::wire::{Message, Wire};
 pub struct Setup {
     server: String,
     listeners: Option<String>,
+    access_log: bool,
     rest: String,
     in_file: bool,
 }
@@ -34,6 +35,12 @@ impl Setup {
     /// Lines of `[server]`.
     pub fn server(mut self, lines: &str) -> Self {
         self.server = lines.to_owned();
+        self
+    }
+
+    /// With an access log, in the file `access.log` of its folder.
+    pub fn access_log(mut self) -> Self {
+        self.access_log = true;
         self
     }
 
@@ -97,8 +104,13 @@ impl Setup {
             .listeners
             .as_deref()
             .unwrap_or("[[listener]]\naddress = \"127.0.0.1:0\"\n");
+        let log = if self.access_log {
+            format!("file = \"{}\"", folder.join("access.log").display())
+        } else {
+            "access = \"off\"".to_owned()
+        };
         format!(
-            "[server]\nworkers = 2\nshutdown_grace = \"1s\"\nstate_dir = \"{}\"\n{}\n[log]\naccess = \"off\"\n{listeners}\n{}",
+            "[server]\nworkers = 2\nshutdown_grace = \"1s\"\nstate_dir = \"{}\"\n{}\n[log]\n{log}\n{listeners}\n{}",
             folder.join("state").display(),
             self.server,
             self.rest
