@@ -129,3 +129,50 @@ async fn what_came_behind_the_head_goes_first_and_the_end_last() {
         "the end is passed on"
     );
 }
+
+/// Takes everything at once, as TLS does, and lets go of it when `open`.
+#[derive(Default)]
+struct Hoard {
+    taken: Vec<u8>,
+    out: Vec<u8>,
+    open: bool,
+    shut: bool,
+}
+
+impl AsyncWrite for Hoard {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.taken.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.open {
+            return Poll::Pending;
+        }
+        let taken = std::mem::take(&mut self.taken);
+        self.out.extend(taken);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
+        self.shut = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn what_a_destination_keeps_goes_out_before_the_end() {
+    let (mut from, mut to) = (&b"last"[..], Hoard::default());
+    let mut flow = Flow::new(Bytes::from_static(b"first "), false);
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    assert!(flow.poll(&mut cx, &mut from, &mut to).is_pending());
+    assert_eq!(
+        to.taken, b"first ",
+        "nothing more is read while that has not gone out"
+    );
+    to.open = true;
+    let done = std::future::poll_fn(|cx| flow.poll(cx, &mut from, &mut to)).await;
+    assert!(done.is_ok() && to.shut);
+    assert_eq!(to.out, b"first last");
+}
