@@ -108,12 +108,12 @@ fn compare(old: &Flat, new: &Flat, lines: &mut Vec<(String, bool)>) {
 #[must_use]
 pub fn same_listeners<'n>(old: &[Listener], new: &'n [Listener]) -> Vec<Option<&'n Listener>> {
     let mut free: Vec<&Listener> = new.iter().collect();
-    let mut find = |old: &Listener| {
+    let find = |old: &Listener| {
         // Several may have the same address when the system chooses the port.
         let at = free.iter().position(|new| new.address == old.address)?;
         Some(free.remove(at))
     };
-    old.iter().map(|old| find(old)).collect()
+    old.iter().map(find).collect()
 }
 
 fn listeners(old: &Config, new: &Config, lines: &mut Vec<(String, bool)>) {

@@ -76,7 +76,7 @@ fn both_versions_are_spoken_and_the_app_is_told_https() {
 fn an_older_version_than_allowed_is_refused() {
     let (authority, _blue, proxy) = shop("min_version = \"1.3\"");
     let old = authority.client().only(&TLS12).build();
-    let error = old.try_dial(proxy.tcp(0), "shop.test").err().expect("refused");
+    let error = old.try_dial(proxy.tcp(0), "shop.test").expect_err("refused");
     assert!(error.to_string().contains("ProtocolVersion"), "{error}");
     until("the failure is counted", || failures(&proxy, "refused") == 1.0);
     let mut new = authority.client().dial(proxy.tcp(0), "shop.test");
@@ -109,8 +109,7 @@ fn the_certificate_follows_the_server_name() {
             .client()
             .build()
             .try_dial(proxy.tcp(0), name)
-            .err()
-            .expect(name);
+            .expect_err(name);
         let text = error.to_string();
         assert!(text.contains("first.test"), "{name}: {text}");
     }
