@@ -263,7 +263,7 @@ impl App {
         let verify_secret = secret().map_err(system("reading /dev/urandom"))?;
         let (changes, _guard) = watch_file(self.source.file.as_ref());
         let certificates = certificates_of(&self.terminators);
-        let (certificate_changes, _certificate_guard) = watch_certificates(certificates.clone());
+        let (renewals, _renewals_guard) = watch_certificates(certificates.clone());
         let (phase, phases) = watch::channel(Phase::Running);
         let (stop, _) = shutdown::channel();
         let shared = Arc::new(proxy::Shared {
@@ -292,27 +292,21 @@ impl App {
         let plane = proxy::start(&shared, self.listeners).map_err(system("starting the workers"))?;
         let names = addresses.iter().map(ToString::to_string).collect();
         let apps = Box::new(move || crate::control::gauges(&published));
-        let in_use = Box::new(move || certificates.iter().flat_map(|one| one.views()).collect());
-        let exposition = Exposition::new(registry, metrics, names, self.log.dropped(), apps, in_use);
+        let certs = Box::new(move || certificates.iter().flat_map(|one| one.views()).collect());
+        let exposition = Exposition::new(registry, metrics, names, self.log.dropped(), apps, certs);
         let extras = admin::Extras {
             metrics: Arc::new(move || exposition.render()),
             not_live: Arc::new(Vec::new),
         };
         announce(&addresses, self.doors.socket(), self.doors.tcp_address());
-        let control = tokio::task::spawn_local(control.run(changes, certificate_changes, stop.watcher()));
+        let control = tokio::task::spawn_local(control.run(changes, renewals, stop.watcher()));
         let (close_doors, mut closed) = shutdown::channel();
-        let until_closed = async move { closed.requested().await };
-        let doors = tokio::task::spawn_local(admin::serve(self.doors, handle.clone(), extras, until_closed));
-        stopped(
-            until,
-            &handle,
-            &self.log,
-            config.server.shutdown_grace,
-            &stop,
-            &phase,
-            &plane,
-        )
-        .await;
+        let doors = admin::serve(self.doors, handle.clone(), extras, async move {
+            closed.requested().await
+        });
+        let doors = tokio::task::spawn_local(doors);
+        let grace = config.server.shutdown_grace;
+        stopped(until, &handle, &self.log, grace, &stop, &phase, &plane).await;
         close_doors.request();
         said(doors.await);
         drop(handle);

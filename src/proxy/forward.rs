@@ -8,7 +8,7 @@ use std::time::Instant as StdInstant;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
 };
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -22,6 +22,7 @@ use super::headers::{
 use super::reply;
 use super::send::{connect_error, line_for, may_repeat, send};
 use super::sse::Events;
+use super::target::{check_head, origin_form};
 use super::upgrade;
 use super::worker::{Proof, Worker};
 use crate::config::HostHeader;
@@ -203,45 +204,6 @@ fn redirect(
     Ok(response.map(|body| body.accounted(exchange)))
 }
 
-/// What hyper lets through and a proxy must not (RFC 9112 §3.2, RFC 9110 §7.2).
-fn check_head<'b>(head: &http::request::Parts, hosts: &'b mut HostBuffer) -> Result<&'b str, ProxyError> {
-    if head.method == Method::CONNECT {
-        return Err(ProxyError::Malformed("CONNECT is not served"));
-    }
-    let mut given = head.headers.get_all(HOST).iter();
-    let field = match (given.next(), given.next()) {
-        (Some(_), Some(_)) => return Err(ProxyError::Malformed("several Host fields")),
-        (None, _) if head.version != Version::HTTP_10 => return Err(ProxyError::Malformed("no Host field")),
-        (field, _) => field,
-    };
-    let field = match field {
-        Some(value) => Some(
-            value
-                .to_str()
-                .map_err(|_| ProxyError::Malformed("invalid Host field"))?,
-        ),
-        None => None,
-    };
-    // The field must be valid even where the absolute form overrides it: others may read it.
-    let authority = match (head.uri.authority(), field) {
-        (Some(authority), _) => authority.as_str(),
-        (None, Some(field)) => field,
-        (None, None) => return Ok(""),
-    };
-    if authority.contains('@') {
-        return Err(ProxyError::Malformed("user information in the target"));
-    }
-    if let Some(field) = field
-        && head.uri.authority().is_some()
-        && HostBuffer::new().normalise(field).is_none()
-    {
-        return Err(ProxyError::Malformed("invalid Host field"));
-    }
-    hosts
-        .normalise(authority)
-        .ok_or(ProxyError::Malformed("invalid Host field"))
-}
-
 /// Where a request goes now.
 enum Decision {
     /// Through this lane; the endpoint is claimed.
@@ -401,18 +363,6 @@ fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut ht
         head.headers.insert(HOST, endpoint());
     }
     exchange.named(&head.headers);
-}
-
-/// Path and query alone, without the prefix that the service strips.
-fn origin_form(uri: &Uri, strip: Option<&str>) -> Uri {
-    let target = uri.path_and_query().map_or("/", |target| target.as_str());
-    let rest = strip
-        .and_then(|prefix| target.strip_prefix(prefix))
-        .unwrap_or(target);
-    if rest.starts_with('/') {
-        return rest.parse().unwrap_or(Uri::from_static("/"));
-    }
-    format!("/{rest}").parse().unwrap_or(Uri::from_static("/"))
 }
 
 /// Step 6: the answer as the client shall see it, with its body on the way.

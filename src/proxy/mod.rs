@@ -17,6 +17,7 @@ pub mod request_id;
 mod send;
 mod sse;
 mod streams;
+mod target;
 mod tunnel;
 mod upgrade;
 mod worker;

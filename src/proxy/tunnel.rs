@@ -267,20 +267,6 @@ impl Flow {
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<Result<(), Broken>> {
-        let copied = self.poll_copy(cx, from, to);
-        // TLS keeps what the socket did not take; nothing else would send it on.
-        if let Poll::Ready(Err(_)) = Pin::new(to).poll_flush(cx) {
-            return Poll::Ready(Err(Broken::Destination));
-        }
-        copied
-    }
-
-    fn poll_copy(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut (impl AsyncRead + Unpin),
-        to: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<Result<(), Broken>> {
         loop {
             self.speak_if_between();
             if !self.pending.is_empty() {
@@ -294,6 +280,12 @@ impl Flow {
             }
             // A destination that takes nothing must not keep the source's answer from being heard.
             let spoken = self.poll_farewell(cx, to)?;
+            // TLS keeps what its socket did not take, and nothing else would send it on: no more is read until then.
+            match Pin::new(&mut *to).poll_flush(cx) {
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Destination)),
+                Poll::Pending if !self.is_told() => return Poll::Pending,
+                _ => {}
+            }
             if self.ended {
                 if self.is_told() {
                     // The destination has our Close, and time to answer it: its end is the tunnel's.
@@ -303,9 +295,10 @@ impl Flow {
                         Poll::Pending
                     };
                 }
-                if !std::mem::replace(&mut self.shut, true) {
+                if !self.shut {
                     // A failure means that it is gone, which ends this direction as well.
-                    let _ = Pin::new(&mut *to).poll_shutdown(cx);
+                    let _ = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+                    self.shut = true;
                 }
                 return Poll::Ready(Ok(()));
             }

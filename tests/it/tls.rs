@@ -10,6 +10,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
 
 use crate::harness::tls::{Authority, Kind};
+use crate::harness::websocket::{self, Frame};
 use crate::harness::{Backend, Broken, Message, Proxy, Setup, Wire, ok, until};
 
 /// One TLS listener for `shop.test` with an ECDSA certificate, blue behind it.
@@ -492,6 +493,82 @@ fn a_reset_ends_the_request() {
     until("it is under way", || in_flight() == 1.0);
     wire.reset();
     until("it is over", || in_flight() == 0.0);
+}
+
+#[test]
+fn a_websocket_passes_through_tls_whole_and_ends_at_a_switch() {
+    let authority = Authority::new();
+    authority.issue("shop", &["shop.test"], Kind::Ecdsa);
+    let big: Vec<u8> = (0..3 << 20).map(|at: u32| (at * 31 % 251) as u8).collect();
+    let told = big.clone();
+    // A flood at the beginning, then silence: whatever TLS has kept must go out without another byte to push it.
+    let blue = Backend::script(move |wire, _| {
+        if wire
+            .request()
+            .is_some_and(|request| request.field("upgrade").is_some())
+        {
+            wire.send(websocket::AGREE);
+            wire.send(Frame::of(2, &told).bytes());
+            while let Some(frame) = websocket::read(wire) {
+                wire.send(
+                    Frame {
+                        masked: false,
+                        ..frame.clone()
+                    }
+                    .bytes(),
+                );
+                if frame.opcode == websocket::CLOSE {
+                    return;
+                }
+            }
+        } else {
+            wire.send(ok("blue"));
+        }
+    });
+    let green = Backend::green();
+    let proxy = Setup::new()
+        .listeners(&authority.listener(&["shop"], ""))
+        .colors(&blue, &green, "drain.streams = { policy = \"close\" }\n")
+        .start();
+    for version in [&TLS13, &TLS12] {
+        let mut wire = authority.client().only(version).dial(proxy.tcp(0), "shop.test");
+        websocket::open(&mut wire);
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(websocket::read(&mut wire).expect("the flood").payload == big);
+        let up: Vec<u8> = big.iter().rev().copied().collect();
+        wire.send(Frame::of(2, &up[..200_000]).masked().bytes());
+        assert!(websocket::read(&mut wire).expect("an echo").payload == up[..200_000]);
+        proxy.switch("green");
+        assert_eq!(websocket::read(&mut wire).expect("a Close").code(), Some(1012));
+        wire.send(Frame::close(1012).masked().bytes());
+        wire.assert_closed();
+        proxy.switch("blue");
+    }
+}
+
+#[test]
+fn the_last_bytes_of_a_tunnel_reach_a_slow_client() {
+    let authority = Authority::new();
+    authority.issue("shop", &["shop.test"], Kind::Ecdsa);
+    let big: Vec<u8> = (0..8 << 20).map(|at: u32| (at * 31 % 251) as u8).collect();
+    let told = big.clone();
+    // It says all and ends, long before the client has taken it.
+    let blue = Backend::script(move |wire, _| {
+        wire.request();
+        wire.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: bytes\r\nConnection: Upgrade\r\n\r\n");
+        wire.send(&told);
+    });
+    let proxy = Setup::new()
+        .listeners(&authority.listener(&["shop"], ""))
+        .blue(&blue, "")
+        .start();
+    let mut wire = authority.client().dial(proxy.tcp(0), "shop.test");
+    wire.send("GET / HTTP/1.1\r\nHost: shop.test\r\nConnection: upgrade\r\nUpgrade: bytes\r\n\r\n");
+    assert_eq!(wire.head().status(), 101);
+    wire.finish();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(wire.bytes(big.len()) == big);
+    wire.assert_closed();
 }
 
 #[test]
