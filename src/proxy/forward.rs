@@ -3,40 +3,34 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Instant as StdInstant;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
-    UPGRADE,
 };
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
 use super::body::{ReplyBody, RequestBody, Upload};
 use super::client::Client;
-use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers::{
     X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, prepare_request, prepare_response,
 };
 use super::reply;
+use super::send::{connect_error, line_for, may_repeat, send};
 use super::sse::Events;
 use super::target::{check_head, origin_form};
 use super::upgrade;
 use super::worker::{Proof, Worker};
 use crate::config::HostHeader;
 use crate::routing::{HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
-use crate::upstream::{ConnectError, Line};
+use crate::upstream::Line;
 
 /// Tries in all when connecting fails: the second goes to another endpoint if there is one.
 const CONNECT_TRIES: u32 = 2;
-/// How often a request that was never sent goes out again: pooled connections may all have died at once.
-const RESENDS: u32 = 8;
-
 /// Serve one request: route, choose, claim, prepare, send, answer. Recording happens when the [`Exchange`] drops.
 pub(super) async fn forward(
     worker: Rc<Worker>,
@@ -194,43 +188,6 @@ async fn reach(
     }
 }
 
-/// Step 5. What was never sent is sent again on another connection; anything else is not. With the answer to a wish to
-/// switch protocols comes the connection's inheritance.
-async fn send(
-    worker: &Rc<Worker>,
-    exchange: &Exchange,
-    lane: &Lane,
-    line: &mut Line<RequestBody>,
-    mut request: Request<RequestBody>,
-    upload: Option<&Upload>,
-) -> Result<(Response<Incoming>, Option<upgrade::Inheritance>), ProxyError> {
-    let method = request.method().clone();
-    let asks = request.headers().contains_key(UPGRADE);
-    let mut resends = 0;
-    loop {
-        exchange.with_claim(|claim| line.carries(claim.gate()));
-        let freed = asks.then(|| line.inherit());
-        match answer_in_time(line.sender().try_send_request(request), lane, upload).await {
-            Ok(answer) => return Ok((answer, freed)),
-            // An app that closes every connection at once would be dialled for ever.
-            Err(Unanswered::NeverSent(_)) if resends == RESENDS => return Err(ProxyError::Reset),
-            Err(Unanswered::NeverSent(again)) => {
-                resends += 1;
-                request = *again;
-                exchange.retried();
-                let repeat = may_repeat(&method, request.body());
-                *line = line_for(worker, exchange, lane, repeat)
-                    .await
-                    .map_err(|error| connect_error(&error))?;
-            }
-            Err(Unanswered::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
-                return Err(ProxyError::DrainExpired);
-            }
-            Err(Unanswered::Failed(error)) => return Err(error),
-        }
-    }
-}
-
 /// The same place, under https and its usual port.
 fn redirect(
     status: StatusCode,
@@ -347,46 +304,6 @@ fn check_limits(lane: &Lane, head: &http::request::Parts, body: &Incoming) -> Re
     Ok(())
 }
 
-/// Whether sending a request twice by accident does no harm (RFC 9110 §9.2.2), and its body is not a stream.
-fn may_repeat(method: &Method, body: &impl Body) -> bool {
-    body.is_end_stream() && method.is_idempotent()
-}
-
-async fn line_for(
-    worker: &Rc<Worker>,
-    exchange: &Exchange,
-    lane: &Lane,
-    may_repeat: bool,
-) -> Result<Line<RequestBody>, ConnectError> {
-    let id = exchange.with_claim(|claim| claim.endpoint().id).unwrap_or(0);
-    if let Some(line) = worker.connections.take(id, StdInstant::now(), !may_repeat) {
-        return Ok(line);
-    }
-    let Some(endpoint) = exchange.with_claim(|claim| Arc::clone(claim.endpoint())) else {
-        return Err(ConnectError::Io(std::io::Error::other("no endpoint claimed")));
-    };
-    let settings = &lane.settings;
-    let opened = worker
-        .connections
-        .open(&endpoint, settings.timeouts.connect, &settings.limits)
-        .await;
-    match &opened {
-        Ok(_) => endpoint.connected(),
-        Err(error) => {
-            endpoint.connect_failed();
-            tracing::debug!(endpoint = %endpoint.key.target, %error, "connect failed");
-        }
-    }
-    opened
-}
-
-fn connect_error(error: &ConnectError) -> ProxyError {
-    match error {
-        ConnectError::Timeout(_) => ProxyError::ConnectTimeout,
-        ConnectError::Io(_) | ConnectError::Handshake(_) => ProxyError::ConnectFailed,
-    }
-}
-
 /// Step 4: the request as the app shall see it.
 async fn prepare(
     worker: &Worker,
@@ -446,55 +363,6 @@ fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut ht
         head.headers.insert(HOST, endpoint());
     }
     exchange.named(&head.headers);
-}
-
-/// Why there is no answer.
-enum Unanswered {
-    /// Not a byte was sent: here is the request again.
-    NeverSent(Box<Request<RequestBody>>),
-    /// Anything else.
-    Failed(ProxyError),
-}
-
-/// Wait for the answer's head, from the last that moved of the request.
-async fn answer_in_time(
-    sent: impl Future<
-        Output = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<RequestBody>>>,
-    >,
-    lane: &Lane,
-    upload: Option<&Upload>,
-) -> Result<Response<Incoming>, Unanswered> {
-    let mut sent = std::pin::pin!(sent);
-    let begun = Instant::now();
-    let patience = lane.settings.timeouts.first_byte;
-    let mut timer = Deadline::new(begun + patience);
-    let answered = std::future::poll_fn(|cx| {
-        if let Poll::Ready(answered) = sent.as_mut().poll(cx) {
-            return Poll::Ready(Some(answered));
-        }
-        let moved = upload.map_or(begun, |upload| upload.progress().max(begun));
-        timer.poll(cx, moved + patience).map(|()| None)
-    })
-    .await;
-    match answered {
-        Some(Ok(answer)) => Ok(answer),
-        None => Err(Unanswered::Failed(ProxyError::FirstByteTimeout)),
-        Some(Err(mut error)) => Err(match error.take_message() {
-            Some(request) => Unanswered::NeverSent(Box::new(request)),
-            None => Unanswered::Failed(why_unanswered(error.error(), upload)),
-        }),
-    }
-}
-
-fn why_unanswered(error: &hyper::Error, upload: Option<&Upload>) -> ProxyError {
-    if let Some(error) = upload.and_then(Upload::error) {
-        return error;
-    }
-    if error.is_parse() || error.is_parse_status() {
-        ProxyError::BadAnswer
-    } else {
-        ProxyError::Reset
-    }
 }
 
 /// Step 6: the answer as the client shall see it, with its body on the way.

@@ -14,6 +14,7 @@ pub mod headers;
 mod listener;
 mod reply;
 pub mod request_id;
+mod send;
 mod sse;
 mod streams;
 mod target;

@@ -1,0 +1,150 @@
+//! Step 5 of a request: a connection, the request on it, and the wait for the head of the answer.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant as StdInstant;
+
+use http::header::UPGRADE;
+use http::{Method, Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::body::{RequestBody, Upload};
+use super::deadline::Deadline;
+use super::error::ProxyError;
+use super::exchange::Exchange;
+use super::upgrade;
+use super::worker::Worker;
+use crate::routing::Lane;
+use crate::upstream::{ConnectError, Line};
+
+/// How often a request that was never sent goes out again: pooled connections may all have died at once.
+const RESENDS: u32 = 8;
+
+/// Step 5. What was never sent is sent again on another connection; anything else is not. With the answer to a wish to
+/// switch protocols comes the connection's inheritance.
+pub(super) async fn send(
+    worker: &Rc<Worker>,
+    exchange: &Exchange,
+    lane: &Lane,
+    line: &mut Line<RequestBody>,
+    mut request: Request<RequestBody>,
+    upload: Option<&Upload>,
+) -> Result<(Response<Incoming>, Option<upgrade::Inheritance>), ProxyError> {
+    let method = request.method().clone();
+    let asks = request.headers().contains_key(UPGRADE);
+    let mut resends = 0;
+    loop {
+        exchange.with_claim(|claim| line.carries(claim.gate()));
+        let freed = asks.then(|| line.inherit());
+        match answer_in_time(line.sender().try_send_request(request), lane, upload).await {
+            Ok(answer) => return Ok((answer, freed)),
+            // An app that closes every connection at once would be dialled for ever.
+            Err(Unanswered::NeverSent(_)) if resends == RESENDS => return Err(ProxyError::Reset),
+            Err(Unanswered::NeverSent(again)) => {
+                resends += 1;
+                request = *again;
+                exchange.retried();
+                let repeat = may_repeat(&method, request.body());
+                *line = line_for(worker, exchange, lane, repeat)
+                    .await
+                    .map_err(|error| connect_error(&error))?;
+            }
+            Err(Unanswered::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
+                return Err(ProxyError::DrainExpired);
+            }
+            Err(Unanswered::Failed(error)) => return Err(error),
+        }
+    }
+}
+
+/// Whether sending a request twice by accident does no harm (RFC 9110 §9.2.2), and its body is not a stream.
+pub(super) fn may_repeat(method: &Method, body: &impl Body) -> bool {
+    body.is_end_stream() && method.is_idempotent()
+}
+
+pub(super) async fn line_for(
+    worker: &Rc<Worker>,
+    exchange: &Exchange,
+    lane: &Lane,
+    may_repeat: bool,
+) -> Result<Line<RequestBody>, ConnectError> {
+    let id = exchange.with_claim(|claim| claim.endpoint().id).unwrap_or(0);
+    if let Some(line) = worker.connections.take(id, StdInstant::now(), !may_repeat) {
+        return Ok(line);
+    }
+    let Some(endpoint) = exchange.with_claim(|claim| Arc::clone(claim.endpoint())) else {
+        return Err(ConnectError::Io(std::io::Error::other("no endpoint claimed")));
+    };
+    let settings = &lane.settings;
+    let opened = worker
+        .connections
+        .open(&endpoint, settings.timeouts.connect, &settings.limits)
+        .await;
+    match &opened {
+        Ok(_) => endpoint.connected(),
+        Err(error) => {
+            endpoint.connect_failed();
+            tracing::debug!(endpoint = %endpoint.key.target, %error, "connect failed");
+        }
+    }
+    opened
+}
+
+pub(super) fn connect_error(error: &ConnectError) -> ProxyError {
+    match error {
+        ConnectError::Timeout(_) => ProxyError::ConnectTimeout,
+        ConnectError::Io(_) | ConnectError::Handshake(_) => ProxyError::ConnectFailed,
+    }
+}
+
+/// Why there is no answer.
+enum Unanswered {
+    /// Not a byte was sent: here is the request again.
+    NeverSent(Box<Request<RequestBody>>),
+    /// Anything else.
+    Failed(ProxyError),
+}
+
+/// Wait for the answer's head, from the last that moved of the request.
+async fn answer_in_time(
+    sent: impl Future<
+        Output = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<RequestBody>>>,
+    >,
+    lane: &Lane,
+    upload: Option<&Upload>,
+) -> Result<Response<Incoming>, Unanswered> {
+    let mut sent = std::pin::pin!(sent);
+    let begun = Instant::now();
+    let patience = lane.settings.timeouts.first_byte;
+    let mut timer = Deadline::new(begun + patience);
+    let answered = std::future::poll_fn(|cx| {
+        if let Poll::Ready(answered) = sent.as_mut().poll(cx) {
+            return Poll::Ready(Some(answered));
+        }
+        let moved = upload.map_or(begun, |upload| upload.progress().max(begun));
+        timer.poll(cx, moved + patience).map(|()| None)
+    })
+    .await;
+    match answered {
+        Some(Ok(answer)) => Ok(answer),
+        None => Err(Unanswered::Failed(ProxyError::FirstByteTimeout)),
+        Some(Err(mut error)) => Err(match error.take_message() {
+            Some(request) => Unanswered::NeverSent(Box::new(request)),
+            None => Unanswered::Failed(why_unanswered(error.error(), upload)),
+        }),
+    }
+}
+
+fn why_unanswered(error: &hyper::Error, upload: Option<&Upload>) -> ProxyError {
+    if let Some(error) = upload.and_then(Upload::error) {
+        return error;
+    }
+    if error.is_parse() || error.is_parse_status() {
+        ProxyError::BadAnswer
+    } else {
+        ProxyError::Reset
+    }
+}
