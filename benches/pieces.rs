@@ -69,6 +69,7 @@ fn claim(c: &mut Criterion) {
 fn headers(c: &mut Criterion) {
     let rules = Headers {
         host: HostHeader::Preserve,
+        forwarded: false,
         request_set: vec![],
         request_remove: vec![],
         response_set: vec![],
@@ -93,7 +94,7 @@ fn headers(c: &mut Criterion) {
     c.bench_function("request head (copy included)", |b| {
         b.iter(|| {
             let mut headers = request.clone();
-            prepare_request(&mut headers, &rules, &peer, &[], &ids, endpoint);
+            prepare_request(&mut headers, &rules, &peer, None, &ids, endpoint);
             headers
         });
     });

@@ -355,6 +355,7 @@ fn entrances(
     all.map(|((listener, address), tls)| Entrance {
         address: address.clone(),
         tls: tls.clone(),
+        proxy_protocol: listener.proxy_protocol,
         redirects: listener.redirect_https.is_some(),
     })
     .collect()
@@ -386,6 +387,7 @@ fn empty_table(config: &Config) -> RoutingTable {
         edge: Arc::new(Edge {
             limits: config.limits,
             trusted: config.server.trusted_proxies.clone(),
+            trusts_unix: config.server.trusts_unix,
         }),
     }
 }

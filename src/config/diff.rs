@@ -161,6 +161,7 @@ fn listener(listener: &Listener) -> Flat {
             .map(|status| status.to_string())
             .unwrap_or_default(),
     );
+    flat.put("proxy_protocol", listener.proxy_protocol);
     let Some(tls) = &listener.tls else {
         return flat;
     };
@@ -192,7 +193,8 @@ fn process(config: &Config) -> Flat {
         server
             .trusted_proxies
             .iter()
-            .map(|network| format!("{}/{}", network.address, network.prefix)),
+            .map(|network| format!("{}/{}", network.address, network.prefix))
+            .chain(server.trusts_unix.then(|| "unix:".to_owned())),
     );
     flat.put(
         "server.compat_file",
@@ -288,6 +290,7 @@ fn app(app: &App) -> Flat {
             HostHeader::Fixed(name) => name,
         },
     );
+    flat.put(&key("headers.forwarded"), headers.forwarded);
     flat.secrets(&key("headers.request.set"), headers.request_set.clone());
     flat.list(&key("headers.request.remove"), &headers.request_remove);
     flat.secrets(&key("headers.response.set"), headers.response_set.clone());

@@ -19,6 +19,7 @@ use super::exchange::Exchange;
 use super::headers::{
     X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, prepare_request, prepare_response,
 };
+use super::origin::Origin;
 use super::reply;
 use super::send::{connect_error, line_for, may_repeat, send};
 use super::sse::Events;
@@ -118,6 +119,13 @@ async fn attempt(
     mut head: http::request::Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Failure> {
+    if let Some(origin) = Origin::of(
+        &head.headers,
+        exchange.peer(),
+        &worker.shared.published.load().edge,
+    ) {
+        exchange.says(origin);
+    }
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
     let (lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref()).await?;
     let upload = (!body.is_end_stream()).then(|| {
@@ -349,12 +357,11 @@ fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut ht
         let written = exchange.with_claim(|claim| claim.endpoint().key.address.to_string());
         HeaderValue::try_from(written.unwrap_or_default()).unwrap_or(HeaderValue::from_static("localhost"))
     };
-    let table = worker.shared.published.load();
     prepare_request(
         &mut head.headers,
         rules,
         exchange.peer(),
-        &table.edge.trusted,
+        exchange.origin(),
         &worker.ids,
         endpoint,
     );

@@ -7,6 +7,7 @@
     reason = "a test panics to fail, and a test binary has no readers of its interface"
 )]
 
+mod balancer;
 mod basics;
 mod bodies;
 mod harness;
