@@ -58,7 +58,7 @@ fn thousands_of_one_byte_chunks_arrive_whole_both_ways() {
     let proxy = Proxy::before(&blue);
     let body: String = (0..BYTES).map(|at| char::from(b'a' + (at % 26) as u8)).collect();
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let answer = proxy.client().ask(&format!("{head}{}", chunked(&body)));
+    let answer = proxy.client().ask(format!("{head}{}", chunked(&body)));
     assert!(answer.text() == body, "{} bytes came back", answer.text().len());
 }
 
