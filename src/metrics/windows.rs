@@ -306,7 +306,7 @@ mod tests {
                 x ^= x << 13;
                 x ^= x >> 7;
                 x ^= x << 17;
-                let tail = if x % 20 == 0 { 400_000 } else { 0 };
+                let tail = if x.is_multiple_of(20) { 400_000 } else { 0 };
                 1000 + x % 40_000 + tail
             })
             .collect()
