@@ -9,6 +9,7 @@
 
 mod basics;
 mod bodies;
+mod corpus;
 mod harness;
 mod headers;
 mod interim;
