@@ -303,7 +303,7 @@ fn content_lengths() {
             "Content-Length: 4 4",
             "Content-Length: 4_0",
             "Content-Length: 4\0",
-            "Content-Length: \04",
+            "Content-Length: \x004",
             "Content-Length: 4\x0b",
             "Content-Length: \x0c4",
             "Content-Length: 4;",
