@@ -290,8 +290,7 @@ async fn serve(
     }
     match end {
         End::Served(result) => {
-            let refused = result.is_err_and(|error| worker.refused_by_parser(&error));
-            if refused || !client.upload_done.get() {
+            if result.is_err_and(|error| worker.refused_by_parser(&error)) || !client.upload_done.get() {
                 linger(connection.into_parts().io.into_inner()).await;
             }
         }
