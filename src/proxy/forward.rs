@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+    TRANSFER_ENCODING,
 };
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -22,11 +23,13 @@ use super::headers::{
 use super::reply;
 use super::send::{connect_error, line_for, may_repeat, send};
 use super::sse::Events;
-use super::target::{check_head, origin_form};
+use super::target::{check_coding, check_head, origin_form};
 use super::upgrade;
 use super::worker::{Proof, Worker};
 use crate::config::HostHeader;
-use crate::routing::{HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
+use crate::routing::{
+    Asked, HoldQueue, HostBuffer, Lane, PickError, RoutingTable, Special, Unavailable, choose,
+};
 use crate::upstream::Line;
 
 /// Tries in all when connecting fails: the second goes to another endpoint if there is one.
@@ -41,6 +44,7 @@ pub(super) async fn forward(
     let serving = Serving::begin(client, &head, &body);
     let exchange = Exchange::begin(&worker, serving, &head);
     let was_http10 = head.version == Version::HTTP_10;
+    let is_http1 = head.version <= Version::HTTP_11;
     // After a refusal it is the client's choice whether the body still comes (RFC 9110 §10.1.1): nothing may follow.
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
     let front = Rc::clone(&exchange.client().front);
@@ -60,6 +64,7 @@ pub(super) async fn forward(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
     }
+    closes |= is_http1 && exchange.client().is_last();
     if let Some(hsts) = &front.hsts {
         // Two would be none (RFC 6797 §8.1), and the app knows better what it wants.
         response
@@ -137,6 +142,10 @@ async fn attempt(
     .await;
     let sent_at = StdInstant::now();
     let (answer, freed) = send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await?;
+    if !answer.body().is_end_stream() && check_coding(answer.headers()).is_err() {
+        // Passed on without its coding it would be another body.
+        return Err(ProxyError::BadAnswer.into());
+    }
     exchange.answered(answer.status().as_u16(), sent_at.elapsed());
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let asked = wanted.zip(freed);
@@ -155,6 +164,9 @@ async fn reach(
 ) -> Result<(Arc<Lane>, Line<RequestBody>), Failure> {
     let mut hosts = HostBuffer::new();
     let host = check_head(head, &mut hosts)?;
+    if !body.is_end_stream() {
+        check_coding(&head.headers)?;
+    }
     let client = exchange.client();
     if let Some(name) = &client.name
         && !client.front.answers_for(name, host)
@@ -164,7 +176,7 @@ async fn reach(
     let mut tried = None;
     let mut tries = 0;
     loop {
-        let lane = match decide(worker, exchange, host, head.uri.path(), proof, tried)? {
+        let lane = match decide(worker, exchange, host, head, proof, tried)? {
             Decision::Send(lane) => lane,
             Decision::Wait(queue) => {
                 hold(worker, &queue).await?;
@@ -217,14 +229,15 @@ fn decide(
     worker: &Worker,
     exchange: &Exchange,
     host: &str,
-    path: &str,
+    head: &http::request::Parts,
     proof: Option<&Proof>,
     tried: Option<u64>,
 ) -> Result<Decision, Failure> {
     loop {
         let table = worker.shared.published.load();
+        let asked = asked(exchange, head, &table);
         let found = match proof {
-            None => table.find(host, path),
+            None => table.find(host, asked.path()),
             Some(proof) => table.named(&proof.app, &proof.service),
         };
         let (app, service) = found.ok_or(ProxyError::NoRoute)?;
@@ -238,7 +251,7 @@ fn decide(
                 exchange.undecided(cells, &app.name, &service.name);
             }
         };
-        let choice = match choose(app, service, worker.index, path, special) {
+        let choice = match choose(app, service, worker.index, &asked, special) {
             Ok(choice) => choice,
             Err(Unavailable::Maintenance) => {
                 undecided();
@@ -257,6 +270,7 @@ fn decide(
         match lane.pick(worker.ticket(), choice.explicit, tried) {
             Ok(claim) => {
                 exchange.claimed(lane, claim);
+                exchange.introduce(choice.newcomer);
                 return Ok(Decision::Send(Arc::clone(lane)));
             }
             // Publish comes before close, so a newer table is there to be loaded.
@@ -266,6 +280,18 @@ fn decide(
                 return Err(ProxyError::NoHealthyEndpoint.into());
             }
         }
+    }
+}
+
+/// The request as routing sees it.
+fn asked<'a>(exchange: &Exchange, head: &'a http::request::Parts, table: &'a RoutingTable) -> Asked<'a> {
+    let peer = exchange.peer();
+    Asked {
+        uri: &head.uri,
+        headers: &head.headers,
+        peer: peer.ip,
+        tls: peer.scheme == "https",
+        trusted: &table.edge.trusted,
     }
 }
 
@@ -378,6 +404,10 @@ async fn carry(
     prepare_response(&mut head.headers, &lane.settings.headers);
     if let Some((name, value)) = &lane.exposed {
         head.headers.insert(name.clone(), value.clone());
+    }
+    if let Some(newcomer) = exchange.newcomer() {
+        head.headers
+            .append(SET_COOKIE, newcomer.cookie(worker.ids.noise()));
     }
     if is_proof {
         head.headers

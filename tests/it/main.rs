@@ -7,8 +7,10 @@
     reason = "a test panics to fail, and a test binary has no readers of its interface"
 )]
 
+mod affinity;
 mod basics;
 mod bodies;
+mod corpus;
 mod harness;
 mod headers;
 mod interim;
