@@ -20,6 +20,7 @@ use super::drain::DrainJob;
 use super::handle::{Handle, Message};
 use super::idempotency::Answers;
 use super::view::{ConfigView, Event, EventKind, HistoryEntry};
+use super::windows::Sampler;
 use crate::config::{self, Config};
 use crate::metrics::{ControlMetrics, Registry};
 use crate::rollout::{self, Actor, AppState, Applied, Color, Command, Rejection, Transition, Trigger};
@@ -100,6 +101,8 @@ pub(super) struct Controller {
     pub(super) reloading: tokio::sync::Mutex<()>,
     /// The newest generation in each app's compat file.
     pub(super) compat_written: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// What each color's requests were like lately.
+    pub(super) sampler: RefCell<Sampler>,
     /// Tables that some worker may still hold; freed here, so that no request pays for it.
     pub(super) retired: RefCell<Vec<Arc<RoutingTable>>>,
 }
@@ -207,6 +210,7 @@ impl Controller {
             stopping: Cell::new(false),
             reloading: tokio::sync::Mutex::default(),
             compat_written: Arc::default(),
+            sampler: RefCell::default(),
             retired: RefCell::default(),
         });
         (

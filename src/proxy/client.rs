@@ -65,6 +65,8 @@ pub(super) struct Client {
     doomed: Cell<bool>,
     /// An HTTP/1.0 client: the end of the connection is the end of an answer without a length.
     closes_to_end: Cell<bool>,
+    /// The request that is served is the last of this connection, whatever follows it.
+    last: Cell<bool>,
     /// The app has switched protocols: what follows HTTP on this connection.
     tunnel: RefCell<Option<Tunnel>>,
 }
@@ -96,6 +98,16 @@ impl Client {
     pub(super) fn uploaded(&self) {
         self.upload_done.set(true);
         self.wake();
+    }
+
+    /// What follows on this connection may be read as something else by others: serve none of it.
+    pub(super) fn ends_here(&self) {
+        self.last.set(true);
+    }
+
+    /// Whether the connection ends with this answer.
+    pub(super) fn is_last(&self) -> bool {
+        self.last.get()
     }
 
     /// The time of a gate's requests is over. A client that takes nothing would not notice that its answer was cut.
@@ -286,6 +298,7 @@ async fn serve(
         gate: Cell::new(0),
         doomed: Cell::new(false),
         closes_to_end: Cell::new(false),
+        last: Cell::new(false),
         tunnel: RefCell::new(None),
     });
     let _listed = worker.list_client(&client);
@@ -318,8 +331,7 @@ async fn serve(
     }
     match end {
         End::Served(result) => {
-            let refused = result.is_err_and(|error| worker.refused_by_parser(&error));
-            if refused || !client.upload_done.get() {
+            if result.is_err_and(|error| worker.refused_by_parser(&error)) || !client.upload_done.get() {
                 linger(connection.into_parts().io.into_inner()).await;
             }
         }

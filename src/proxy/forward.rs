@@ -24,7 +24,7 @@ use super::origin::Origin;
 use super::reply;
 use super::send::{connect_error, line_for, may_repeat, send};
 use super::sse::Events;
-use super::target::{check_head, origin_form};
+use super::target::{check_coding, check_head, origin_form};
 use super::upgrade;
 use super::worker::{Proof, Worker};
 use crate::config::HostHeader;
@@ -45,6 +45,7 @@ pub(super) async fn forward(
     let serving = Serving::begin(client, &head, &body);
     let exchange = Exchange::begin(&worker, serving, &head);
     let was_http10 = head.version == Version::HTTP_10;
+    let is_http1 = head.version <= Version::HTTP_11;
     // After a refusal it is the client's choice whether the body still comes (RFC 9110 §10.1.1): nothing may follow.
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
     let front = Rc::clone(&exchange.client().front);
@@ -64,6 +65,7 @@ pub(super) async fn forward(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
     }
+    closes |= is_http1 && exchange.client().is_last();
     if let Some(hsts) = &front.hsts {
         // Two would be none (RFC 6797 §8.1), and the app knows better what it wants.
         response
@@ -148,6 +150,10 @@ async fn attempt(
     .await;
     let sent_at = StdInstant::now();
     let (answer, freed) = send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await?;
+    if !answer.body().is_end_stream() && check_coding(answer.headers()).is_err() {
+        // Passed on without its coding it would be another body.
+        return Err(ProxyError::BadAnswer.into());
+    }
     exchange.answered(answer.status().as_u16(), sent_at.elapsed());
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let asked = wanted.zip(freed);
@@ -166,6 +172,9 @@ async fn reach(
 ) -> Result<(Arc<Lane>, Line<RequestBody>), Failure> {
     let mut hosts = HostBuffer::new();
     let host = check_head(head, &mut hosts)?;
+    if !body.is_end_stream() {
+        check_coding(&head.headers)?;
+    }
     let client = exchange.client();
     if let Some(name) = &client.name
         && !client.front.answers_for(name, host)

@@ -11,6 +11,7 @@ mod affinity;
 mod balancer;
 mod basics;
 mod bodies;
+mod corpus;
 mod harness;
 mod headers;
 mod interim;
