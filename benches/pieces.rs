@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use cutover::config::{EndpointAddress, Headers, HostHeader, HostPattern, PathMatch};
+use cutover::config::{EndpointAddress, Headers, HostHeader, HostPattern, IdFrom, PathMatch, Trace};
 use cutover::proxy::headers::{Peer, prepare_request, prepare_response};
 use cutover::proxy::request_id::RequestIds;
 use cutover::rollout::{Color, Phase, Weight, is_candidate};
@@ -70,6 +70,11 @@ fn headers(c: &mut Criterion) {
     let rules = Headers {
         host: HostHeader::Preserve,
         forwarded: false,
+        rewrite_location: false,
+        request_id: Some(http::HeaderName::from_static("x-request-id")),
+        request_id_from: IdFrom::Anyone,
+        expose_request_id: false,
+        trace: Trace::Pass,
         request_set: vec![],
         request_remove: vec![],
         response_set: vec![],

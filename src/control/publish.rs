@@ -47,6 +47,7 @@ impl Controller {
                 limits: config.limits,
                 trusted: config.server.trusted_proxies.clone(),
                 trusts_unix: config.server.trusts_unix,
+                errors: Arc::new(config.errors.clone()),
             }),
         };
         self.retire(self.published.publish(table));

@@ -194,7 +194,8 @@ fn build_service(
         service: service.name.clone(),
         timeouts: service.timeouts,
         limits: app.limits,
-        headers: app.headers.clone(),
+        headers: service.headers.clone(),
+        errors: Arc::new(app.errors.clone()),
         strip: prefix,
         streams: app.drain.streams,
     });
@@ -259,12 +260,12 @@ fn build_pool(
     }
     let serve_when_failing = color == state.active && service.health.last == WhenLast::Serve;
     let metrics = fixed.registry.pool(&app.name, &service.name, Some(color));
-    let exposed = exposed(&app.headers, color, of_color.revision.as_deref());
     let lane = |(worker, cells): (usize, &Arc<_>)| {
         Arc::new(Lane::new(
             worker,
             color,
-            exposed.clone(),
+            // One for each worker: a clone would be counted on a cache line that all of them share.
+            exposed(&service.headers, color, of_color.revision.as_deref()),
             state.generation,
             Arc::clone(settings),
             Arc::clone(cells),

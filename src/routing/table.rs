@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{Affinity, HoldQueue, Matcher, Place};
-use crate::config::{Drain, Headers, HostPattern, Limits, Network, PathMatch, Streams, Timeouts};
+use crate::config::{Drain, Errors, Headers, HostPattern, Limits, Network, PathMatch, Streams, Timeouts};
 use crate::metrics::{PoolCells, PoolMetrics};
 use crate::rollout::{ByColor, Color, Weight};
 use crate::upstream::{Claim, Endpoint, Gate, Health};
@@ -32,6 +32,8 @@ pub struct Edge {
     pub trusted: Vec<Network>,
     /// Whoever connects to a Unix socket is believed too.
     pub trusts_unix: bool,
+    /// Our own answers to requests that reach no app.
+    pub errors: Arc<Errors>,
 }
 
 impl Edge {
@@ -195,6 +197,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Header rules.
     pub headers: Headers,
+    /// Our own answers in place of the app's.
+    pub errors: Arc<Errors>,
     /// The prefix to take off, if `strip_prefix` is on.
     pub strip: Option<String>,
     /// How the streams of a color end that is left. Of the time when a stream began; the newest table's word

@@ -5,12 +5,14 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Build;
+use super::errors::ErrorsPart;
 use super::health::HealthPart;
 use super::parts::{LimitsPart, TimeoutsPart};
 use crate::config::diagnostics::quoted;
+use crate::config::load::PemFile;
 use crate::config::model::{
-    App, Drain, EndpointAddress, HostPattern, Initial, ListenAddress, PathMatch, Service, StreamPolicy,
-    Streams, Switch,
+    App, Drain, EndpointAddress, Headers, HostPattern, Initial, ListenAddress, PathMatch, Service,
+    StreamPolicy, Streams, Switch,
 };
 use crate::config::raw::{self, At, DurationText};
 use crate::config::values;
@@ -64,7 +66,9 @@ pub(super) struct AppBuild<'b, 'a, 't, 'e> {
     pub(super) build: &'b mut Build<'a, 't, 'e>,
     pub(super) name: &'b At<String>,
     pub(super) limits: &'b LimitsPart,
+    pub(super) errors: &'b ErrorsPart,
     pub(super) listens: &'b [&'b ListenAddress],
+    pub(super) pem: &'b mut Vec<(PemFile, Range<usize>)>,
 }
 
 impl AppBuild<'_, '_, '_, '_> {
@@ -80,7 +84,9 @@ impl AppBuild<'_, '_, '_, '_> {
                 .error(&at.span(), "conflicting_keys", message, hint);
         }
         let limits = LimitsPart::read(&raw.limits, self.build).over(*self.limits);
-        let services = self.services(raw);
+        let headers = self.build.headers(&raw.headers, None);
+        let errors = ErrorsPart::read(&raw.errors, self.build, self.pem).over(self.errors);
+        let services = self.services(raw, &headers);
         if let Some(hosts) = &hosts {
             let claims = services
                 .iter()
@@ -106,7 +112,8 @@ impl AppBuild<'_, '_, '_, '_> {
                     .unwrap_or(Duration::from_secs(30)),
                 streams: self.streams(&raw.drain.streams),
             },
-            headers: self.build.headers(&raw.headers),
+            headers,
+            errors: errors.over_defaults(),
             traffic: self.build.traffic(raw),
             switch: Switch {
                 // `healthy` is the only requirement that can be written.
@@ -158,7 +165,7 @@ impl AppBuild<'_, '_, '_, '_> {
     }
 
     /// All services, each with the place to point at.
-    fn services(&mut self, raw: &raw::App) -> Vec<(Service, Range<usize>)> {
+    fn services(&mut self, raw: &raw::App, headers: &Headers) -> Vec<(Service, Range<usize>)> {
         let health = HealthPart::read(&raw.health, self.build);
         let timeouts = TimeoutsPart::read(&raw.timeouts, self.build);
         let shorthand = raw.blue.as_ref().or(raw.green.as_ref());
@@ -183,12 +190,13 @@ impl AppBuild<'_, '_, '_, '_> {
                     endpoints,
                     timeouts: timeouts.over_defaults(),
                     health: health.over_defaults(),
+                    headers: headers.clone(),
                 },
                 self.name.span(),
             ));
         } else {
             for (name, raw) in &raw.service {
-                let service = self.service(name, raw, &health, timeouts);
+                let service = self.service(name, raw, &health, timeouts, headers);
                 http |= matches!(service.0.health.kind, crate::config::model::Probe::Http(_));
                 services.push(service);
             }
@@ -204,6 +212,7 @@ impl AppBuild<'_, '_, '_, '_> {
         raw: &raw::Service,
         health: &HealthPart,
         timeouts: TimeoutsPart,
+        headers: &Headers,
     ) -> (Service, Range<usize>) {
         self.build.text(name.get(), name, values::name);
         let (matches, place) = self.path_match(name, raw);
@@ -229,6 +238,7 @@ impl AppBuild<'_, '_, '_, '_> {
             endpoints,
             timeouts: timeouts.over_defaults(),
             health: merged.over_defaults(),
+            headers: self.build.headers(&raw.headers, Some(headers)),
         };
         (service, place)
     }
