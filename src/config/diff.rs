@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::model::{App, Config, HttpProbe, Initial, Limits, Listener, Probe, Service, WhenLast};
+use super::model::{Aim, App, Config, HttpProbe, Initial, Limits, Listener, Probe, Service, WhenLast};
 use super::{AccessFormat, HostHeader, HostPattern, Role};
 
 /// One line for each change from `old` to `new`; empty when they mean the same.
@@ -163,6 +163,7 @@ fn listener(listener: &Listener) -> Flat {
             .map(|status| status.to_string())
             .unwrap_or_default(),
     );
+    flat.put("color", listener.color.map_or("", Aim::as_str));
     let Some(tls) = &listener.tls else {
         return flat;
     };

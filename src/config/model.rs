@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::rollout::{ByColor, Color};
 use crate::tls;
 
-pub use traffic::{AffinityKey, Traffic};
+pub use traffic::{AffinityKey, Aim, Preview, Traffic};
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,6 +130,8 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Every request is answered with this status and the same address under https.
     pub redirect_https: Option<u16>,
+    /// Every request through it is meant for this color.
+    pub color: Option<Aim>,
 }
 
 /// `[listener.tls]`

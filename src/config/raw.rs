@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-pub(super) use traffic::Affinity;
+pub(super) use traffic::{Affinity, Aim, Preview};
 
 /// A value and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -211,6 +211,8 @@ pub(super) struct Listener {
     /// Answer every request with this status and the same address under https.
     #[schemars(extend("enum" = [301, 302, 307, 308]))]
     pub(super) redirect_https: Option<At<i64>>,
+    /// Every request through this listener goes to this color on purpose.
+    pub(super) color: Option<At<Aim>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -315,6 +317,8 @@ pub(super) struct App {
     pub(super) switch: Switch,
     /// Who a client is.
     pub(super) affinity: Affinity,
+    /// Reach a color on purpose; without this table nobody can.
+    pub(super) preview: Option<Preview>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]

@@ -9,7 +9,7 @@ use super::controller::Controller;
 use super::handle::{Explain, ExplainRequest};
 use crate::rollout::Weight;
 use crate::routing::{
-    AppRoute, Asked, From, HostBuffer, ServiceRoute, Special, Unavailable, Why, choose_with, peek_bucket,
+    AppRoute, Asked, From, HostBuffer, PreviewKey, ServiceRoute, Special, Unavailable, Why, choose_with, peek_bucket,
 };
 use crate::upstream::Health;
 
@@ -57,8 +57,10 @@ impl Controller {
                     peer,
                     tls: uri.scheme() == Some(&http::uri::Scheme::HTTPS),
                     trusted: &table.edge.trusted,
+                    door: None,
                 };
-                explain_route(&mut explain, app, service, &asked);
+                let key = table.edge.preview.as_deref();
+                explain_route(&mut explain, app, service, &asked, key);
             }
             None => {
                 explain.steps.push(format!(
@@ -92,7 +94,13 @@ fn peer(from: Option<&str>) -> Result<Option<IpAddr>, Refusal> {
         .map_err(|_| Refusal::Invalid(format!("`{text}` is no address: write one like 192.0.2.1")))
 }
 
-fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute, asked: &Asked<'_>) {
+fn explain_route(
+    explain: &mut Explain,
+    app: &AppRoute,
+    service: &ServiceRoute,
+    asked: &Asked<'_>,
+    key: Option<&PreviewKey>,
+) {
     explain.app = Some(app.name.clone());
     explain.service = Some(service.name.clone());
     let hosts: Vec<_> = app.hosts.iter().map(ToString::to_string).collect();
@@ -105,13 +113,22 @@ fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute, 
         "route: {hosts} → app {}; {} → service {}",
         app.name, service.matches, service.name
     ));
-    let choice = match choose_with(app, service, 0, asked, Special::None, || peek_bucket(app, 0)) {
+    let choice = match choose_with(app, service, 0, asked, key, Special::None, || {
+        peek_bucket(app, 0)
+    }) {
         Ok(choice) => choice,
         Err(Unavailable::Maintenance) => {
             explain
                 .steps
                 .push("maintenance: answered 503 by the proxy".to_owned());
             explain.status = Some(503);
+            return;
+        }
+        Err(Unavailable::Untrusted(why)) => {
+            explain
+                .steps
+                .push(format!("preview: answered 403 by the proxy: {}", why.as_str()));
+            explain.status = Some(403);
             return;
         }
         Err(Unavailable::Held) => {
@@ -152,6 +169,7 @@ fn why(app: &AppRoute, why: Why) -> String {
         Why::Active if app.weight == Weight::ZERO => {
             format!("color: {} is active and has everything", app.active)
         }
+        Why::Meant => "color: the request means this one on purpose (preview)".to_owned(),
         Why::Active => format!("color: {} (the health path is never held)", app.active),
         Why::Weight { bucket, from, weight } => format!(
             "color: {candidate} has {} %, the buckets below {}; {} {bucket} of 10000",

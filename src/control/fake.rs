@@ -132,6 +132,17 @@ async fn answer(fake: Fake, mut inbox: mpsc::Receiver<Message>) {
                 };
                 drop(reply.send(state.refusal().map(|()| probed)));
             }
+            Message::PreviewToken(_, aim, life, reply) => {
+                let token = PreviewToken {
+                    app: "web".to_owned(),
+                    aim,
+                    token: format!("{}.1000.ab", aim.as_str()),
+                    expires: Timestamp::UNIX_EPOCH + life,
+                    header: "x-cutover-color".to_owned(),
+                    cookie: None,
+                };
+                drop(reply.send(state.refusal().map(|()| token)));
+            }
             Message::ConfigText(reply) => drop(reply.send("[admin]\n".to_owned())),
         }
     }

@@ -46,6 +46,7 @@ impl Controller {
             edge: Arc::new(routing::Edge {
                 limits: config.limits,
                 trusted: config.server.trusted_proxies.clone(),
+                preview: self.preview_key(&config),
             }),
         };
         self.retire(self.published.publish(table));

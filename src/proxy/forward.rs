@@ -18,6 +18,7 @@ use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers::{
+    hide_preview,
     X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, prepare_request, prepare_response,
 };
 use super::reply;
@@ -242,7 +243,8 @@ fn decide(
                 exchange.undecided(cells, &app.name, &service.name);
             }
         };
-        let choice = match choose(app, service, worker.index, &asked, special) {
+        let key = table.edge.preview.as_deref();
+        let choice = match choose(app, service, worker.index, &asked, key, special) {
             Ok(choice) => choice,
             Err(Unavailable::Maintenance) => {
                 undecided();
@@ -250,6 +252,10 @@ fn decide(
                     error: ProxyError::Maintenance,
                     message: app.maintenance.clone(),
                 });
+            }
+            Err(Unavailable::Untrusted(why)) => {
+                undecided();
+                return Err(ProxyError::Untrusted(why.as_str()).into());
             }
             Err(Unavailable::Held) => {
                 undecided();
@@ -283,6 +289,7 @@ fn asked<'a>(exchange: &Exchange, head: &'a http::request::Parts, table: &'a Rou
         peer: peer.ip,
         tls: peer.scheme == "https",
         trusted: &table.edge.trusted,
+        door: exchange.client().front.color,
     }
 }
 
@@ -361,6 +368,9 @@ fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut ht
         head.uri = origin_form(&head.uri, lane.settings.strip.as_deref());
     }
     head.version = Version::HTTP_11;
+    if let Some(preview) = &lane.settings.preview {
+        hide_preview(&mut head.headers, preview);
+    }
     let rules = &lane.settings.headers;
     let endpoint = || {
         let written = exchange.with_claim(|claim| claim.endpoint().key.address.to_string());

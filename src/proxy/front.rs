@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::headers::Peer;
 use super::worker::{LINGER, Phase, Worker};
-use crate::config::Listener;
+use crate::config::{Aim, Listener};
 use crate::tls::{Session, Terminator, Transport};
 use crate::wire::Stream;
 
@@ -22,6 +22,8 @@ pub(super) struct Front {
     pub(super) hsts: Option<HeaderValue>,
     /// What every request is answered with.
     pub(super) redirect: Option<StatusCode>,
+    /// The color that every request means.
+    pub(super) color: Option<Aim>,
 }
 
 impl Front {
@@ -34,6 +36,7 @@ impl Front {
             redirect: listener
                 .redirect_https
                 .and_then(|status| StatusCode::from_u16(status).ok()),
+            color: listener.color,
         }
     }
 
@@ -44,6 +47,7 @@ impl Front {
             tls: self.tls.clone(),
             hsts: hsts.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()),
             redirect: self.redirect,
+            color: self.color,
         }
     }
 

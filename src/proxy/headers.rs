@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, EXPECT, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    CONNECTION, COOKIE, EXPECT, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 use super::request_id::{RequestIds, acceptable};
-use crate::config::{Headers, HostHeader, Network};
+use crate::config::{Headers, HostHeader, Network, Preview};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -167,6 +167,32 @@ pub fn prepare_request(
         }
     }
     apply(headers, &rules.request_remove, &rules.request_set);
+}
+
+/// Take out what was for us: the preview's header, and its cookie from among the others.
+pub(super) fn hide_preview(headers: &mut HeaderMap, preview: &Preview) {
+    headers.remove(&preview.header);
+    let Some(name) = &preview.cookie else { return };
+    let ours = |pair: &&[u8]| {
+        let rest = pair.trim_ascii_start().strip_prefix(name.as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b"="))
+    };
+    let pairs = |value: &HeaderValue| -> Vec<Vec<u8>> {
+        let pairs = value.as_bytes().split(|byte| *byte == b';');
+        pairs.filter(|pair| !ours(pair)).map(|pair| pair.trim_ascii().to_vec()).collect()
+    };
+    let is_there = |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b';').any(|pair| ours(&pair));
+    if !headers.get_all(COOKIE).iter().any(is_there) {
+        return;
+    }
+    let left: Vec<_> = headers.get_all(COOKIE).iter().flat_map(pairs).collect();
+    headers.remove(COOKIE);
+    let left: Vec<_> = left.into_iter().filter(|pair| !pair.is_empty()).collect();
+    if let Ok(value) = HeaderValue::from_bytes(&left.join(&b"; "[..]))
+        && !left.is_empty()
+    {
+        headers.insert(COOKIE, value);
+    }
 }
 
 /// Who asked, for the app: believed from trusted proxies and continued, otherwise written anew.

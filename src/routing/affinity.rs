@@ -109,6 +109,7 @@ mod tests {
             peer: peer.parse().ok(),
             tls: false,
             trusted: &[],
+            door: None,
         };
         Affinity { key, salt: 7 }.bucket(&asked)
     }

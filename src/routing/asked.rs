@@ -3,10 +3,10 @@
 
 use std::net::IpAddr;
 
-use http::header::COOKIE;
+use http::header::{COOKIE, FORWARDED};
 use http::{HeaderMap, HeaderName, Uri};
 
-use crate::config::Network;
+use crate::config::{Aim, Network};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -24,6 +24,8 @@ pub struct Asked<'a> {
     pub tls: bool,
     /// Networks whose forwarding fields are believed.
     pub trusted: &'a [Network],
+    /// The color that its listener is for.
+    pub door: Option<Aim>,
 }
 
 impl<'a> Asked<'a> {
@@ -37,6 +39,12 @@ impl<'a> Asked<'a> {
     #[must_use]
     pub fn is_forwarded(&self) -> bool {
         !self.trusted.is_empty() && self.peer.is_some_and(|ip| is_among(ip, self.trusted))
+    }
+
+    /// Whether it says that somebody has passed it on, trusted or not.
+    #[must_use]
+    pub fn says_forwarded(&self) -> bool {
+        self.headers.contains_key(X_FORWARDED_FOR) || self.headers.contains_key(FORWARDED)
     }
 
     /// The client's address: the peer's or, where that is a trusted proxy, the last one in `X-Forwarded-For` that is
@@ -111,6 +119,7 @@ mod tests {
             peer: peer.parse().ok(),
             tls: false,
             trusted,
+            door: None,
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::table::{AppRoute, Lane, Member, PaddedPoint, Pool, RoutingTable, ServiceRoute, Settings};
 use super::{Affinity, HoldQueue, Matcher, Place};
-use crate::config::{self, Config, EndpointAddress, Probe, WhenLast};
+use crate::config::{self, Config, EndpointAddress, Preview, Probe, WhenLast};
 use crate::metrics::Registry;
 use crate::rollout::{AppState, ByColor, Color, Phase};
 use crate::upstream::{Endpoint, EndpointKey, Gate, Target};
@@ -62,6 +62,7 @@ pub fn rebuild(
 ) -> Built {
     let AppInput { config, state, .. } = input;
     let mut carried = Carried::of(before);
+    let preview = config.traffic.preview.clone().map(Arc::new);
     let hold = state.hold.map(|hold| {
         before
             .and_then(|app| app.hold.clone())
@@ -70,7 +71,7 @@ pub fn rebuild(
     let services = config
         .services
         .values()
-        .map(|service| build_service(fixed, input, service, resolved, &mut carried))
+        .map(|service| build_service(fixed, input, service, preview.as_ref(), resolved, &mut carried))
         .collect();
     let phases = before.map(|app| Arc::clone(&app.phases)).unwrap_or_else(|| {
         let point = |worker| PaddedPoint::new(Phase::of_worker(worker, fixed.workers).point());
@@ -86,6 +87,7 @@ pub fn rebuild(
             key: config.traffic.affinity.clone(),
             salt: state.salt,
         },
+        preview,
         revisions: state.colors.map(|_, color| color.revision.clone()),
         hold,
         maintenance: state
@@ -181,6 +183,7 @@ fn build_service(
     fixed: Fixed<'_>,
     input: AppInput<'_>,
     service: &config::Service,
+    preview: Option<&Arc<Preview>>,
     resolved: &Resolved,
     carried: &mut Carried,
 ) -> ServiceRoute {
@@ -196,6 +199,7 @@ fn build_service(
         limits: app.limits,
         headers: app.headers.clone(),
         strip: prefix,
+        preview: preview.cloned(),
         streams: app.drain.streams,
     });
     let pool = |color| build_pool(fixed, input, service, &settings, color, resolved, carried);

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{AppRoute, Asked, Newcomer, ServiceRoute};
+use super::preview::meant;
+use super::{AppRoute, Asked, Newcomer, PreviewKey, ServiceRoute, Untrusted};
 use crate::rollout::{Color, Phase, Weight, is_candidate};
 
 /// What makes a request special.
@@ -52,6 +53,8 @@ impl Choice {
 pub enum Why {
     /// It is active and has everything.
     Active,
+    /// The request means this color, and may.
+    Meant,
     /// A share of the traffic is the candidate's, and this bucket fell so.
     Weight {
         /// The bucket, of 10,000.
@@ -86,20 +89,25 @@ pub enum Unavailable {
     Maintenance,
     /// A hold: wait, then start again.
     Held,
+    /// It means a color, and may not: 403.
+    Untrusted(Untrusted),
 }
 
 /// Step 2 of a request, drawing a bucket where one is needed.
 ///
 /// # Errors
-/// The app is in maintenance or held.
+/// The app is in maintenance or held, or the request means a color that it may not.
 pub fn choose(
     app: &AppRoute,
     service: &ServiceRoute,
     worker: usize,
     asked: &Asked<'_>,
+    key: Option<&PreviewKey>,
     special: Special,
 ) -> Result<Choice, Unavailable> {
-    let choice = choose_with(app, service, worker, asked, special, || next_bucket(app, worker));
+    let choice = choose_with(app, service, worker, asked, key, special, || {
+        next_bucket(app, worker)
+    });
     if let Ok(Choice {
         why: Why::Spilled { .. },
         ..
@@ -119,6 +127,7 @@ pub fn choose_with(
     service: &ServiceRoute,
     worker: usize,
     asked: &Asked<'_>,
+    key: Option<&PreviewKey>,
     special: Special,
     draw: impl FnOnce() -> u32,
 ) -> Result<Choice, Unavailable> {
@@ -128,6 +137,16 @@ pub fn choose_with(
             explicit: app.hold.is_some(),
             ..active
         });
+    }
+    let meant = match (&app.preview, asked.door) {
+        (None, None) => None,
+        _ => meant(app, asked, key).map_err(Unavailable::Untrusted)?,
+    };
+    if let Some(color) = meant
+        && color != app.active
+    {
+        // On purpose: neither a hold nor maintenance is meant for those who look at the other color.
+        return Ok(Choice::new(color, Why::Meant).explicitly());
     }
     if app.maintenance.is_some() {
         return Err(Unavailable::Maintenance);
@@ -139,6 +158,12 @@ pub fn choose_with(
         } else {
             Err(Unavailable::Held)
         };
+    }
+    if meant.is_some() {
+        return Ok(Choice {
+            why: Why::Meant,
+            ..active
+        });
     }
     if app.weight == Weight::ZERO {
         return Ok(active);

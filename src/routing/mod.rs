@@ -10,6 +10,7 @@ mod build;
 mod choose;
 mod hold;
 mod matcher;
+mod preview;
 mod publish;
 mod table;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use build::{AppInput, Built, Fixed, Resolved, gates, matcher, rebuild, with_
 pub use choose::{Choice, From, Special, Unavailable, Why, choose, choose_with, peek_bucket};
 pub use hold::{HoldQueue, HoldTicket};
 pub use matcher::{HostBuffer, Matcher, Place};
+pub use preview::{PreviewKey, Untrusted};
 pub use publish::{Published, WorkerSignal};
 pub use table::{
     AppRoute, Edge, Lane, Member, PaddedPoint, PickError, Pool, RoutingTable, ServiceRoute, Settings,

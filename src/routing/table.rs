@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{Affinity, HoldQueue, Matcher, Place};
-use crate::config::{Drain, Headers, HostPattern, Limits, Network, PathMatch, Streams, Timeouts};
+use super::{Affinity, HoldQueue, Matcher, Place, PreviewKey};
+use crate::config::{Drain, Headers, HostPattern, Limits, Network, PathMatch, Preview, Streams, Timeouts};
 use crate::metrics::{PoolCells, PoolMetrics};
 use crate::rollout::{ByColor, Color, Weight};
 use crate::upstream::{Claim, Endpoint, Gate, Health};
@@ -29,6 +29,8 @@ pub struct Edge {
     pub limits: Limits,
     /// Networks whose forwarding headers are believed.
     pub trusted: Vec<Network>,
+    /// What preview tokens are checked with, if some app has a preview.
+    pub preview: Option<Arc<PreviewKey>>,
 }
 
 impl RoutingTable {
@@ -82,6 +84,8 @@ pub struct AppRoute {
     pub weight: Weight,
     /// Who its clients are while it has a candidate.
     pub affinity: Affinity,
+    /// Who may mean a color on purpose.
+    pub preview: Option<Arc<Preview>>,
     /// The revision of each color.
     pub revisions: ByColor<Option<String>>,
     /// Requests wait here instead of being served.
@@ -184,6 +188,8 @@ pub struct Settings {
     pub headers: Headers,
     /// The prefix to take off, if `strip_prefix` is on.
     pub strip: Option<String>,
+    /// What is taken out of requests because it is for us: a preview's header and cookie.
+    pub preview: Option<Arc<Preview>>,
     /// How the streams of a color end that is left. Of the time when a stream began; the newest table's word
     /// stands over it, as long as the app exists.
     pub streams: Streams,

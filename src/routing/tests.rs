@@ -83,8 +83,9 @@ impl Bench {
             peer: None,
             tls: false,
             trusted: &[],
+            door: None,
         };
-        choose(&self.route, &self.route.services[0], 0, &asked, special)
+        choose(&self.route, &self.route.services[0], 0, &asked, None, special)
     }
 
     fn health(&self, color: Color, health: Health) {

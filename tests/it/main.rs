@@ -16,6 +16,7 @@ mod interim;
 mod lifecycle;
 mod limits;
 mod operating;
+mod preview;
 mod routing;
 mod smuggling;
 mod streams;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Build;
+use super::traffic::aim;
 use crate::config::load::PemFile;
 use crate::config::model::{ListenAddress, Listener, Tls};
 use crate::config::raw::{self, At};
@@ -53,6 +54,7 @@ impl Build<'_, '_, '_> {
                     address,
                     tls,
                     redirect_https,
+                    color: raw.color.as_ref().map(|at| aim(*at.get())),
                 }),
             }
         }

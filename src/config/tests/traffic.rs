@@ -16,6 +16,11 @@ fn mistakes_are_found_with_their_places() {
         ("bad_value", "[app.web.affinity]\nkey = §\"cookie:a=b\"", "a cookie's name", ""),
         ("unknown_key", "[app.web.affinity]\n§kay = \"ip\"", "in `[app.web.affinity]`", "did you mean `key`?"),
         ("wrong_type", "[app.web.affinity]\nkey = §1", "must be a string", ""),
+        ("bad_value", "[app.web.preview]\nfrom = [§\"10.0.0.0/40\"]", "32 at most", ""),
+        ("bad_value", "[app.web.preview]\nheader = §\"connection\"", "belongs to the connection", ""),
+        ("bad_value", "[app.web.preview]\ncookie = §\"a b\"", "a cookie's name", ""),
+        ("unknown_key", "[app.web.preview]\n§form = []", "in `[app.web.preview]`", "did you mean `from`?"),
+        ("unknown_name", "[[listener]]\naddress = \"127.0.0.1:0\"\ncolor = §\"gren\"", "`color`", "did you mean `green`?"),
     ]);
 }
 
