@@ -9,7 +9,8 @@ use super::controller::Controller;
 use super::handle::{Explain, ExplainRequest};
 use crate::rollout::Weight;
 use crate::routing::{
-    AppRoute, Asked, From, HostBuffer, PreviewKey, ServiceRoute, Special, Unavailable, Why, choose_with, peek_bucket,
+    AppRoute, Asked, From, HostBuffer, PreviewKey, ServiceRoute, Special, Unavailable, Why, choose_with,
+    peek_bucket,
 };
 use crate::upstream::Health;
 
@@ -113,9 +114,7 @@ fn explain_route(
         "route: {hosts} → app {}; {} → service {}",
         app.name, service.matches, service.name
     ));
-    let choice = match choose_with(app, service, 0, asked, key, Special::None, || {
-        peek_bucket(app, 0)
-    }) {
+    let choice = match choose_with(app, service, 0, asked, key, Special::None, || peek_bucket(app, 0)) {
         Ok(choice) => choice,
         Err(Unavailable::Maintenance) => {
             explain

@@ -10,8 +10,8 @@ use tokio::sync::{broadcast, mpsc};
 use super::handle::Message;
 use super::{
     AppView, Ask, ColorView, ConfigView, Drained, EndpointView, Event, EventKind, Explain, ExplainRequest,
-    Handle, HistoryEntry, Intent, Outcome, OutcomeView, Overview, Probe, Probed, Refusal, Reloaded,
-    ServiceView, Verify, Wanted,
+    Handle, HistoryEntry, Intent, Outcome, OutcomeView, Overview, PreviewToken, Probe, Probed, Refusal,
+    Reloaded, ServiceView, Verify, Wanted,
 };
 use crate::config::EndpointAddress;
 use crate::rollout::{Actor, ByColor, Color, Trigger};

@@ -28,7 +28,12 @@ pub(super) enum Message {
     WaitDrained(Option<String>, Color, Duration, Reply<Result<Drained, Refusal>>),
     Probe(Option<String>, Color, Reply<Result<Probed, Refusal>>),
     ConfigText(Reply<String>),
-    PreviewToken(Option<String>, Aim, Duration, Reply<Result<PreviewToken, Refusal>>),
+    PreviewToken(
+        Option<String>,
+        Aim,
+        Duration,
+        Reply<Result<PreviewToken, Refusal>>,
+    ),
 }
 
 pub(super) type Reply<T> = oneshot::Sender<T>;

@@ -44,11 +44,16 @@ impl Controller {
         };
         if life.is_zero() || life > LIFE_MAX {
             let days = LIFE_MAX.as_secs() / (24 * 3600);
-            return Err(Refusal::Invalid(format!("a token lives more than 0 and at most {days} days")));
+            return Err(Refusal::Invalid(format!(
+                "a token lives more than 0 and at most {days} days"
+            )));
         }
         let key = self.preview_key(&config).ok_or_else(|| {
             let path = config.server.state_dir.join(KEY_FILE);
-            Refusal::Invalid(format!("{} cannot be read or made; the log says why", path.display()))
+            Refusal::Invalid(format!(
+                "{} cannot be read or made; the log says why",
+                path.display()
+            ))
         })?;
         let expires = SystemTime::now() + life;
         Ok(PreviewToken {

@@ -18,8 +18,7 @@ use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers::{
-    hide_preview,
-    X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, prepare_request, prepare_response,
+    X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, hide_preview, prepare_request, prepare_response,
 };
 use super::reply;
 use super::send::{connect_error, line_for, may_repeat, send};

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, COOKIE, EXPECT, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, EXPECT, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 use super::request_id::{RequestIds, acceptable};
@@ -179,9 +179,17 @@ pub(super) fn hide_preview(headers: &mut HeaderMap, preview: &Preview) {
     };
     let pairs = |value: &HeaderValue| -> Vec<Vec<u8>> {
         let pairs = value.as_bytes().split(|byte| *byte == b';');
-        pairs.filter(|pair| !ours(pair)).map(|pair| pair.trim_ascii().to_vec()).collect()
+        pairs
+            .filter(|pair| !ours(pair))
+            .map(|pair| pair.trim_ascii().to_vec())
+            .collect()
     };
-    let is_there = |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b';').any(|pair| ours(&pair));
+    let is_there = |value: &HeaderValue| {
+        value
+            .as_bytes()
+            .split(|byte| *byte == b';')
+            .any(|pair| ours(&pair))
+    };
     if !headers.get_all(COOKIE).iter().any(is_there) {
         return;
     }

@@ -105,7 +105,9 @@ fn signed(app: &str, aim: &str, until: u64) -> String {
 }
 
 fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_secs()
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {
@@ -161,7 +163,7 @@ impl Untrusted {
 ///
 /// # Errors
 /// It may not.
-pub fn meant(
+pub(super) fn meant(
     app: &AppRoute,
     asked: &Asked<'_>,
     key: Option<&PreviewKey>,
@@ -241,7 +243,16 @@ mod tests {
                 }
             }
         }
-        for junk in ["", "green", "green.", "green.1000", "..", "green.1000.zz", "blue.-1.00", "green.1000.00.00"] {
+        for junk in [
+            "",
+            "green",
+            "green.",
+            "green.1000",
+            "..",
+            "green.1000.zz",
+            "blue.-1.00",
+            "green.1000.00.00",
+        ] {
             assert_eq!(key.read("web", junk, at(1)), Err(Untrusted::NoToken), "{junk}");
         }
     }
@@ -252,7 +263,9 @@ mod tests {
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("preview.key");
-        let token = PreviewKey::load_or_create(&path).unwrap().sign("web", Aim::Standby, at(10));
+        let token = PreviewKey::load_or_create(&path)
+            .unwrap()
+            .sign("web", Aim::Standby, at(10));
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let again = PreviewKey::load_or_create(&path).unwrap();

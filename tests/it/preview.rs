@@ -35,24 +35,43 @@ fn said(proxy: &Proxy, fields: &str) -> (u16, String) {
 }
 
 fn token(proxy: &Proxy, color: &str, ttl: &str) -> String {
-    let made = proxy.post("preview-token", json!({ "color": color, "ttl": ttl })).done();
+    let made = proxy
+        .post("preview-token", json!({ "color": color, "ttl": ttl }))
+        .done();
     made.json["token"].as_str().unwrap().to_owned()
 }
 
 #[test]
 fn an_address_that_may_names_a_color_and_the_app_never_sees_how() {
     let (_blue, _green, proxy) = two("", ON);
-    for (value, expected) in [("standby", "green"), ("green", "green"), ("blue", "blue"), (" standby ", "green")] {
-        assert_eq!(said(&proxy, &format!("X-Cutover-Color: {value}\r\n")), (200, expected.to_owned()));
+    for (value, expected) in [
+        ("standby", "green"),
+        ("green", "green"),
+        ("blue", "blue"),
+        (" standby ", "green"),
+    ] {
+        assert_eq!(
+            said(&proxy, &format!("X-Cutover-Color: {value}\r\n")),
+            (200, expected.to_owned())
+        );
     }
     assert_eq!(
         said(&proxy, "Cookie: a=1; peek=standby; b=2\r\n"),
         (200, "green cookie=a=1; b=2".to_owned())
     );
-    assert_eq!(said(&proxy, "Cookie: peek=standby\r\n"), (200, "green".to_owned()));
-    assert_eq!(said(&proxy, "Cookie: a=1; peeks=standby\r\n"), (200, "blue cookie=a=1; peeks=standby".to_owned()));
+    assert_eq!(
+        said(&proxy, "Cookie: peek=standby\r\n"),
+        (200, "green".to_owned())
+    );
+    assert_eq!(
+        said(&proxy, "Cookie: a=1; peeks=standby\r\n"),
+        (200, "blue cookie=a=1; peeks=standby".to_owned())
+    );
     proxy.switch("green");
-    assert_eq!(said(&proxy, "X-Cutover-Color: standby\r\n"), (200, "blue".to_owned()));
+    assert_eq!(
+        said(&proxy, "X-Cutover-Color: standby\r\n"),
+        (200, "blue".to_owned())
+    );
 }
 
 #[test]
@@ -61,11 +80,20 @@ fn an_untrusted_wish_is_403_with_the_reason_and_never_the_other_color() {
     for (fields, reason) in [
         ("X-Cutover-Color: standby\r\n", "preview.from"),
         ("X-Cutover-Color: blue\r\n", "preview.from"),
-        ("X-Cutover-Color: gren\r\n", "neither blue, green or standby nor a preview token"),
+        (
+            "X-Cutover-Color: gren\r\n",
+            "neither blue, green or standby nor a preview token",
+        ),
         ("X-Cutover-Color:\r\n", "neither"),
         ("X-Cutover-Color: standby.99999999999.00\r\n", "neither"),
-        ("X-Forwarded-For: 192.0.2.1\r\nX-Cutover-Color: standby\r\n", "trusted_proxies"),
-        ("Forwarded: for=192.0.2.1\r\nX-Cutover-Color: standby\r\n", "trusted_proxies"),
+        (
+            "X-Forwarded-For: 192.0.2.1\r\nX-Cutover-Color: standby\r\n",
+            "trusted_proxies",
+        ),
+        (
+            "Forwarded: for=192.0.2.1\r\nX-Cutover-Color: standby\r\n",
+            "trusted_proxies",
+        ),
     ] {
         let (status, text) = said(&proxy, fields);
         assert_eq!(status, 403, "{fields} {text}");
@@ -80,10 +108,19 @@ fn an_untrusted_wish_is_403_with_the_reason_and_never_the_other_color() {
 
 #[test]
 fn an_address_is_the_one_that_trusted_proxies_give() {
-    let (_blue, _green, proxy) = two("trusted_proxies = [\"127.0.0.0/8\"]", "preview.from = [\"192.0.2.0/24\"]");
+    let (_blue, _green, proxy) = two(
+        "trusted_proxies = [\"127.0.0.0/8\"]",
+        "preview.from = [\"192.0.2.0/24\"]",
+    );
     let wish = "X-Cutover-Color: standby\r\n";
-    assert_eq!(said(&proxy, &format!("X-Forwarded-For: 192.0.2.7\r\n{wish}")).1, "green");
-    assert_eq!(said(&proxy, &format!("X-Forwarded-For: 198.51.100.1\r\n{wish}")).0, 403);
+    assert_eq!(
+        said(&proxy, &format!("X-Forwarded-For: 192.0.2.7\r\n{wish}")).1,
+        "green"
+    );
+    assert_eq!(
+        said(&proxy, &format!("X-Forwarded-For: 198.51.100.1\r\n{wish}")).0,
+        403
+    );
     assert_eq!(said(&proxy, wish).0, 403);
 }
 
@@ -91,14 +128,24 @@ fn an_address_is_the_one_that_trusted_proxies_give() {
 fn a_token_lets_anybody_in_for_its_app_and_its_time() {
     let (_blue, _green, mut proxy) = two("", "preview = { from = [], cookie = \"peek\" }");
     let good = token(&proxy, "standby", "1h");
-    assert_eq!(said(&proxy, &format!("X-Cutover-Color: {good}\r\n")), (200, "green".to_owned()));
-    assert_eq!(said(&proxy, &format!("Cookie: peek={good}\r\n")), (200, "green".to_owned()));
+    assert_eq!(
+        said(&proxy, &format!("X-Cutover-Color: {good}\r\n")),
+        (200, "green".to_owned())
+    );
+    assert_eq!(
+        said(&proxy, &format!("Cookie: peek={good}\r\n")),
+        (200, "green".to_owned())
+    );
     // The key is kept: a restart forgets no token.
     proxy.restart();
     assert_eq!(said(&proxy, &format!("X-Cutover-Color: {good}\r\n")).1, "green");
     let mut forged = good.clone();
     forged.replace_range(0..7, "blue");
-    assert!(said(&proxy, &format!("X-Cutover-Color: {forged}\r\n")).1.contains("not signed by this server"));
+    assert!(
+        said(&proxy, &format!("X-Cutover-Color: {forged}\r\n"))
+            .1
+            .contains("not signed by this server")
+    );
     // A second is the unit of a token: one that lives a millisecond is over by the second after.
     let brief = token(&proxy, "standby", "1ms");
     let (status, text) = said(&proxy, &format!("X-Cutover-Color: {brief}\r\n"));
@@ -111,7 +158,11 @@ fn a_token_lets_anybody_in_for_its_app_and_its_time() {
         (json!({ "colour": "green" }), "colour"),
     ] {
         let refused = proxy.post("preview-token", body);
-        assert!(refused.status == 400 && refused.text.contains(why), "{}", refused.text);
+        assert!(
+            refused.status == 400 && refused.text.contains(why),
+            "{}",
+            refused.text
+        );
     }
 }
 
@@ -123,7 +174,11 @@ fn without_the_table_there_is_no_preview_and_no_token() {
         (200, "blue x-cutover-color=green".to_owned())
     );
     let refused = proxy.post("preview-token", json!({}));
-    assert!(refused.status == 400 && refused.text.contains("[app.web.preview]"), "{}", refused.text);
+    assert!(
+        refused.status == 400 && refused.text.contains("[app.web.preview]"),
+        "{}",
+        refused.text
+    );
     assert!(!proxy.folder().join("state/preview.key").exists());
 }
 

@@ -31,7 +31,9 @@ impl Build<'_, '_, '_> {
             self.value("header", &at.span(), name.and_then(header))
         });
         let from = raw.from.as_ref().map(|list| {
-            let networks = list.iter().filter_map(|at| self.text("from", at, values::network));
+            let networks = list
+                .iter()
+                .filter_map(|at| self.text("from", at, values::network));
             networks.collect()
         });
         Preview {

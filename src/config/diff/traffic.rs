@@ -8,7 +8,10 @@ pub(super) fn traffic(app: &str, traffic: &Traffic, flat: &mut Flat) {
     flat.put(&key("affinity.key"), &traffic.affinity);
     if let Some(preview) = &traffic.preview {
         flat.put(&key("preview.header"), &preview.header);
-        flat.put(&key("preview.cookie"), preview.cookie.as_deref().unwrap_or_default());
+        flat.put(
+            &key("preview.cookie"),
+            preview.cookie.as_deref().unwrap_or_default(),
+        );
         let from = preview.from.iter();
         flat.list(
             &key("preview.from"),

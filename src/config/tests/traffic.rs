@@ -20,7 +20,7 @@ fn mistakes_are_found_with_their_places() {
         ("bad_value", "[app.web.preview]\nheader = §\"connection\"", "belongs to the connection", ""),
         ("bad_value", "[app.web.preview]\ncookie = §\"a b\"", "a cookie's name", ""),
         ("unknown_key", "[app.web.preview]\n§form = []", "in `[app.web.preview]`", "did you mean `from`?"),
-        ("unknown_name", "[[listener]]\naddress = \"127.0.0.1:0\"\ncolor = §\"gren\"", "`color`", "did you mean `green`?"),
+        ("bad_value", "[[listener]]\naddress = \"127.0.0.1:0\"\ncolor = §\"gren\"", "`color`", "did you mean `green`?"),
     ]);
 }
 
