@@ -20,6 +20,7 @@ use super::drain::DrainJob;
 use super::handle::{Handle, Message};
 use super::idempotency::Answers;
 use super::view::{ConfigView, Event, EventKind, HistoryEntry};
+use super::windows::Sampler;
 use crate::config::{self, Config};
 use crate::metrics::{ControlMetrics, Registry};
 use crate::rollout::{self, Actor, AppState, Applied, Color, Command, Rejection, Transition, Trigger};
@@ -102,6 +103,8 @@ pub(super) struct Controller {
     pub(super) compat_written: Arc<Mutex<BTreeMap<String, u64>>>,
     /// What preview tokens are signed with, once some app has a preview.
     pub(super) preview_key: RefCell<Option<Arc<PreviewKey>>>,
+    /// What each color's requests were like lately.
+    pub(super) sampler: RefCell<Sampler>,
     /// Tables that some worker may still hold; freed here, so that no request pays for it.
     pub(super) retired: RefCell<Vec<Arc<RoutingTable>>>,
 }
@@ -210,6 +213,7 @@ impl Controller {
             reloading: tokio::sync::Mutex::default(),
             compat_written: Arc::default(),
             preview_key: RefCell::default(),
+            sampler: RefCell::default(),
             retired: RefCell::default(),
         });
         (

@@ -25,6 +25,7 @@ mod restore;
 mod run;
 mod verify;
 mod view;
+mod windows;
 
 pub use ask::{Ask, Intent, Outcome, Probe, Refusal, Verify, Wanted};
 pub use certificates::Entrance;

@@ -9,6 +9,7 @@ pub mod histogram;
 pub mod names;
 pub mod ops;
 mod text;
+pub mod windows;
 
 pub use access::{AccessLog, Record, WorkerLog};
 pub use cells::{Cell, Gauge, PoolCells, PoolMetrics, Registry, StreamKind, TlsCells, WorkerCells};
@@ -16,3 +17,4 @@ pub use control::{ControlMetrics, SwitchResult};
 pub use exposition::Exposition;
 pub use gauges::{AppGauges, EndpointGauge};
 pub use histogram::{BOUNDS, Histogram, Snapshot};
+pub use windows::{Sample, WINDOW_MAX, Windows};

@@ -36,6 +36,7 @@ pub(super) struct Exchange {
     error: Cell<Option<ProxyError>>,
     cut: Cell<Option<&'static str>>,
     retries: Cell<u32>,
+    stream: Cell<bool>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
     log: Option<Box<Logged>>,
@@ -74,6 +75,7 @@ impl Exchange {
             error: Cell::new(None),
             cut: Cell::new(None),
             retries: Cell::new(0),
+            stream: Cell::new(false),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             log,
@@ -161,6 +163,11 @@ impl Exchange {
         });
     }
 
+    /// It has become a stream: how long it lasts says nothing of the app's speed.
+    pub(super) fn streams(&self) {
+        self.stream.set(true);
+    }
+
     /// The answer was cut short, and why.
     pub(super) fn cut(&self, why: &'static str) {
         self.cut.set(Some(why));
@@ -243,9 +250,7 @@ impl Drop for Exchange {
         match self.cells.borrow().as_deref() {
             Some(cells) => {
                 cells.in_flight.add(-1);
-                if self.failed_for_the_client() {
-                    cells.failed.add(1);
-                }
+                self.blame(cells, status, duration);
                 cells.finished(&self.method, status, duration);
             }
             None => self
@@ -263,6 +268,21 @@ impl Drop for Exchange {
 }
 
 impl Exchange {
+    /// Whose fault it was, for the windows of gates and guard.
+    fn blame(&self, cells: &PoolCells, status: u16, duration: Duration) {
+        let cancelled = status == CLIENT_GONE || self.cut.get() == Some(CUT_BY_CLIENT);
+        if cancelled || self.stream.get() {
+            cells.set_aside(duration, cancelled);
+        }
+        if self.failed_for_the_client() {
+            cells.failed.add(1);
+        } else if status >= 500 {
+            cells.upstream_errors.add(1);
+        } else if status >= 400 && !cancelled {
+            cells.client_errors.add(1);
+        }
+    }
+
     fn write(&self, log: &Logged, status: u16, duration: Duration) {
         let lane = self.lane.borrow();
         let claim = self.claim.borrow();
