@@ -3,6 +3,7 @@
 //! Built from [`super::raw`] only; building it *is* the validation. Defaults are those of the reference
 //! (`config/full.toml` shows every key).
 
+mod rules;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use crate::rollout::{ByColor, Color};
 use crate::tls;
 
+pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
 pub use traffic::{AffinityKey, Aim, Preview, Traffic};
 
 /// One whole configuration.

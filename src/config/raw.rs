@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-pub(super) use traffic::{Affinity, Aim, Preview};
+pub(super) use traffic::{Affinity, Aim, Preview, Rule, RuleColor};
 
 /// A value and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -319,6 +319,8 @@ pub(super) struct App {
     pub(super) affinity: Affinity,
     /// Reach a color on purpose; without this table nobody can.
     pub(super) preview: Option<Preview>,
+    /// Conditions that send requests to a color; the first that holds wins.
+    pub(super) rule: Option<Vec<Rule>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]

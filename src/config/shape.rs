@@ -401,7 +401,6 @@ fn not_built(path: &[&str]) -> bool {
         ["app", _, key] => [
             "retry",
             "balance",
-            "rule",
             "failover",
             "skew",
             "mirror",

@@ -7,10 +7,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use super::ask::Refusal;
 use super::controller::Controller;
 use super::handle::{Explain, ExplainRequest};
+use crate::config::RuleColor;
 use crate::rollout::Weight;
 use crate::routing::{
-    AppRoute, Asked, From, HostBuffer, PreviewKey, ServiceRoute, Special, Unavailable, Why, choose_with,
-    peek_bucket,
+    AppRoute, Asked, From, HostBuffer, Lack, PreviewKey, ServiceRoute, Special, Unavailable, Why,
+    choose_with, holds, peek_bucket,
 };
 use crate::upstream::Health;
 
@@ -18,7 +19,7 @@ impl Controller {
     /// Explain a request.
     pub(super) fn explain(&self, request: &ExplainRequest) -> Result<Explain, Refusal> {
         let invalid = |why: String| Refusal::Invalid(why);
-        http::Method::from_bytes(request.method.as_bytes())
+        let method = http::Method::from_bytes(request.method.as_bytes())
             .map_err(|_| invalid(format!("`{}` is no method", request.method)))?;
         let uri: Uri = request
             .url
@@ -52,11 +53,16 @@ impl Controller {
         let table = self.published.load_full();
         match table.find(&host, path) {
             Some((app, service)) => {
+                let tls = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
                 let asked = Asked {
+                    method: &method,
+                    host: &host,
                     uri: &uri,
                     headers: &headers,
                     peer,
-                    tls: uri.scheme() == Some(&http::uri::Scheme::HTTPS),
+                    tls,
+                    server_name: tls.then_some(host.as_str()),
+                    subject: None,
                     trusted: &table.edge.trusted,
                     door: None,
                 };
@@ -137,6 +143,7 @@ fn explain_route(
             return;
         }
     };
+    explain_rules(explain, app, asked, choice.why);
     explain.steps.push(why(app, choice.why));
     explain.color = Some(choice.color);
     let pool = &service.pools[choice.color];
@@ -162,6 +169,29 @@ fn explain_route(
     }
 }
 
+/// Every rule that was looked at, if rules were.
+fn explain_rules(explain: &mut Explain, app: &AppRoute, asked: &Asked<'_>, why: Why) {
+    let looked_at = match why {
+        Why::Rule { rule } | Why::RuleSpilled { rule } => rule + 1,
+        Why::Meant => 0,
+        _ if app.hold.is_some() => 0,
+        _ => app.rules.len(),
+    };
+    for (at, rule) in app.rules.iter().enumerate().take(looked_at) {
+        let found = match holds(rule, asked) {
+            Ok(true) if rule.color == RuleColor::Candidate && app.weight == Weight::ZERO => {
+                "holds, but there is no candidate".to_owned()
+            }
+            Ok(true) => "holds".to_owned(),
+            Ok(false) => "does not hold".to_owned(),
+            Err(Lack::Missing) => "does not hold: the request has not what it asks for".to_owned(),
+            Err(Lack::Odd(why)) => format!("has no answer and is passed over (counted): {why}"),
+        };
+        let (number, source) = (at + 1, rule.when.source());
+        explain.steps.push(format!("rule {number} `{source}` {found}"));
+    }
+}
+
 fn why(app: &AppRoute, why: Why) -> String {
     let candidate = app.active.other();
     match why {
@@ -169,6 +199,13 @@ fn why(app: &AppRoute, why: Why) -> String {
             format!("color: {} is active and has everything", app.active)
         }
         Why::Meant => "color: the request means this one on purpose (preview)".to_owned(),
+        Why::Rule { rule } => format!("color: rule {} says {}", rule + 1, said(app, rule)),
+        Why::RuleSpilled { rule } => format!(
+            "color: rule {} says {}, but {candidate} has nothing healthy or is drained: spilled to {}",
+            rule + 1,
+            said(app, rule),
+            app.active
+        ),
         Why::Active => format!("color: {} (the health path is never held)", app.active),
         Why::Weight { bucket, from, weight } => format!(
             "color: {candidate} has {} %, the buckets below {}; {} {bucket} of 10000",
@@ -182,6 +219,10 @@ fn why(app: &AppRoute, why: Why) -> String {
             app.active
         ),
     }
+}
+
+fn said(app: &AppRoute, rule: usize) -> &'static str {
+    app.rules.get(rule).map_or("", |rule| rule.color.as_str())
 }
 
 /// Whose bucket it is, as the beginning of a sentence.

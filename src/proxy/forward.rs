@@ -226,7 +226,7 @@ fn decide(
 ) -> Result<Decision, Failure> {
     loop {
         let table = worker.shared.published.load();
-        let asked = asked(exchange, head, &table);
+        let asked = asked(exchange, host, head, &table);
         let found = match proof {
             None => table.find(host, asked.path()),
             Some(proof) => table.named(&proof.app, &proof.service),
@@ -280,13 +280,22 @@ fn decide(
 }
 
 /// The request as routing sees it.
-fn asked<'a>(exchange: &Exchange, head: &'a http::request::Parts, table: &'a RoutingTable) -> Asked<'a> {
+fn asked<'a>(
+    exchange: &'a Exchange,
+    host: &'a str,
+    head: &'a http::request::Parts,
+    table: &'a RoutingTable,
+) -> Asked<'a> {
     let peer = exchange.peer();
     Asked {
+        method: &head.method,
+        host,
         uri: &head.uri,
         headers: &head.headers,
         peer: peer.ip,
         tls: peer.scheme == "https",
+        server_name: exchange.client().name.as_deref(),
+        subject: peer.subject.as_ref(),
         trusted: &table.edge.trusted,
         door: exchange.client().front.color,
     }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use http::header::{COOKIE, FORWARDED};
-use http::{HeaderMap, HeaderName, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use crate::config::{Aim, Network};
 
@@ -14,6 +14,10 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 /// A request as routing sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its host in lower case, without a port.
+    pub host: &'a str,
     /// Its target.
     pub uri: &'a Uri,
     /// Its fields as they came.
@@ -22,6 +26,10 @@ pub struct Asked<'a> {
     pub peer: Option<IpAddr>,
     /// The connection is TLS.
     pub tls: bool,
+    /// The server name that the connection was opened for.
+    pub server_name: Option<&'a str>,
+    /// The subject of the client's certificate.
+    pub subject: Option<&'a HeaderValue>,
     /// Networks whose forwarding fields are believed.
     pub trusted: &'a [Network],
     /// The color that its listener is for.
@@ -79,6 +87,25 @@ impl<'a> Asked<'a> {
     }
 }
 
+#[cfg(test)]
+impl<'a> Asked<'a> {
+    /// A plain `GET` for a test.
+    pub(super) fn plain(uri: &'a Uri, headers: &'a HeaderMap) -> Self {
+        Self {
+            method: &Method::GET,
+            host: "a",
+            uri,
+            headers,
+            peer: None,
+            tls: false,
+            server_name: None,
+            subject: None,
+            trusted: &[],
+            door: None,
+        }
+    }
+}
+
 fn is_among(ip: IpAddr, networks: &[Network]) -> bool {
     networks.iter().any(|network| network.contains(ip))
 }
@@ -99,8 +126,6 @@ fn nearest_stranger(headers: &HeaderMap, trusted: &[Network]) -> Option<IpAddr> 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test panics to fail")]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn map(fields: &[(&'static str, &str)]) -> HeaderMap {
@@ -114,12 +139,9 @@ mod tests {
     fn asked<'a>(headers: &'a HeaderMap, peer: &str, trusted: &'a [Network]) -> Asked<'a> {
         static ROOT: std::sync::LazyLock<Uri> = std::sync::LazyLock::new(|| Uri::from_static("/"));
         Asked {
-            uri: &ROOT,
-            headers,
             peer: peer.parse().ok(),
-            tls: false,
             trusted,
-            door: None,
+            ..Asked::plain(&ROOT, headers)
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use http::{HeaderName, HeaderValue};
@@ -88,6 +87,7 @@ pub fn rebuild(
             salt: state.salt,
         },
         preview,
+        rules: Arc::clone(&config.traffic.rules),
         revisions: state.colors.map(|_, color| color.revision.clone()),
         hold,
         maintenance: state
@@ -98,7 +98,8 @@ pub fn rebuild(
         drain: config.drain,
         services,
         phases,
-        spilled: before.map_or_else(|| Arc::new(AtomicU64::new(0)), |app| Arc::clone(&app.spilled)),
+        spilled: before.map_or_else(Arc::default, |app| Arc::clone(&app.spilled)),
+        rule_errors: before.map_or_else(Arc::default, |app| Arc::clone(&app.rule_errors)),
     };
     Built {
         app: Arc::new(app),

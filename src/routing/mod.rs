@@ -12,6 +12,7 @@ mod hold;
 mod matcher;
 mod preview;
 mod publish;
+mod rules;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ pub use hold::{HoldQueue, HoldTicket};
 pub use matcher::{HostBuffer, Matcher, Place};
 pub use preview::{PreviewKey, Untrusted};
 pub use publish::{Published, WorkerSignal};
+pub use rules::{Lack, holds};
 pub use table::{
     AppRoute, Edge, Lane, Member, PaddedPoint, PickError, Pool, RoutingTable, ServiceRoute, Settings,
 };

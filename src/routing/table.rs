@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{Affinity, HoldQueue, Matcher, Place, PreviewKey};
-use crate::config::{Drain, Headers, HostPattern, Limits, Network, PathMatch, Preview, Streams, Timeouts};
+use crate::config::{
+    Drain, Headers, HostPattern, Limits, Network, PathMatch, Preview, Rule, Streams, Timeouts,
+};
 use crate::metrics::{PoolCells, PoolMetrics};
 use crate::rollout::{ByColor, Color, Weight};
 use crate::upstream::{Claim, Endpoint, Gate, Health};
@@ -86,6 +88,8 @@ pub struct AppRoute {
     pub affinity: Affinity,
     /// Who may mean a color on purpose.
     pub preview: Option<Arc<Preview>>,
+    /// Conditions that send requests to a color.
+    pub rules: Arc<[Rule]>,
     /// The revision of each color.
     pub revisions: ByColor<Option<String>>,
     /// Requests wait here instead of being served.
@@ -102,6 +106,8 @@ pub struct AppRoute {
     pub phases: Arc<[PaddedPoint]>,
     /// Requests that went to the active color because the candidate had nothing healthy; carried over.
     pub spilled: Arc<AtomicU64>,
+    /// Conditions that had no answer for a request; carried over.
+    pub rule_errors: Arc<AtomicU64>,
 }
 
 impl AppRoute {
@@ -276,6 +282,12 @@ impl Lane {
         self.members
             .iter()
             .any(|member| member.endpoint.health() == Health::Failing)
+    }
+
+    /// Whether there is a gate for explicit traffic: its color is not drained.
+    #[must_use]
+    pub fn takes_explicit(&self) -> bool {
+        self.members.iter().any(|member| member.explicit.is_some())
     }
 
     /// Steps 2b and 3 of a request: pick an endpoint and claim it.

@@ -18,6 +18,7 @@ mod limits;
 mod operating;
 mod preview;
 mod routing;
+mod rules;
 mod smuggling;
 mod streams;
 mod switching;

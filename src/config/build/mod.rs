@@ -5,6 +5,7 @@ mod headers;
 mod health;
 mod listeners;
 mod parts;
+mod rules;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};

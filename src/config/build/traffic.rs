@@ -22,6 +22,7 @@ impl Build<'_, '_, '_> {
         Traffic {
             affinity: self.affinity(raw.affinity.key.as_ref()),
             preview: raw.preview.as_ref().map(|raw| self.preview(raw)),
+            rules: self.rules(raw.rule.as_ref()).into(),
         }
     }
 

@@ -18,4 +18,9 @@ pub(super) fn traffic(app: &str, traffic: &Traffic, flat: &mut Flat) {
             from.map(|network| format!("{}/{}", network.address, network.prefix)),
         );
     }
+    for (at, rule) in traffic.rules.iter().enumerate() {
+        // A condition may hold a secret; its color does not.
+        let said = [(rule.color.as_str().to_owned(), rule.when.source().to_owned())];
+        flat.secrets(&key(&format!("rule.{}", at + 1)), said);
+    }
 }

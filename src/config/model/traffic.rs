@@ -1,10 +1,11 @@
 //! Who goes where: what chooses between the colors of an app.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::Network;
+use super::{Network, Rule};
 use crate::rollout::Color;
 
 /// All that chooses between the colors of an app, besides its state.
@@ -14,6 +15,8 @@ pub struct Traffic {
     pub affinity: AffinityKey,
     /// `[app.NAME.preview]`; `None` is off.
     pub preview: Option<Preview>,
+    /// `[[app.NAME.rule]]`, in order.
+    pub rules: Arc<[Rule]>,
 }
 
 /// `[app.NAME.preview]`: reach a color on purpose, the standby above all.

@@ -33,3 +33,23 @@ pub(in crate::config) enum Aim {
     Green,
     Standby,
 }
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Rule {
+    /// A condition in CEL on `request`, `client` and `tls`.
+    #[schemars(required)]
+    pub(in crate::config) when: Option<At<String>>,
+    /// Where requests go for which it holds.
+    #[schemars(required)]
+    pub(in crate::config) color: Option<At<RuleColor>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum RuleColor {
+    Blue,
+    Green,
+    Candidate,
+    Active,
+}

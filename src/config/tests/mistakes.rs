@@ -20,7 +20,6 @@ const AFTER_BASE: &[(&str, &str, &str, &str)] = &[
     ("missing_key", "§[[admin.token]]\nname = \"a\"\nrole = \"admin\"", "needs `file`", ""),
     // Documented, but of a later version.
     ("not_built", "[app.web.§guard]\nbake = \"5m\"", "`[app.web.guard]` is not built in this version: remove it", ""),
-    ("not_built", "[[app.web.§rule]]\nwhen = \"x\"", "`[[app.web.rule]]` is not built", ""),
     ("not_built", "[§fleet]\nprefix = \"x\"", "`[fleet]` is not built", ""),
     ("not_built", "[limits]\n§h2_streams = 1", "`limits.h2_streams` is not built", ""),
     ("not_built", "[[listener]]\naddress = \"127.0.0.1:0\"\n§proxy_protocol = true", "`listener.proxy_protocol`", ""),
