@@ -91,11 +91,12 @@ fn decide(c: &mut Criterion, name: &str, lines: &str, percent: u8) {
         host: "shop.example.com",
         uri: &uri,
         headers: &headers,
-        peer: "203.0.113.9".parse().ok(),
+        client: "203.0.113.9".parse().ok(),
+        is_trusted: false,
+        proto: None,
         tls: false,
         server_name: None,
         subject: None,
-        trusted: &[],
         door: None,
     };
     c.bench_function(&format!("choose/{name}"), |b| {
@@ -164,6 +165,7 @@ fn claim(c: &mut Criterion) {
 fn headers(c: &mut Criterion) {
     let rules = Headers {
         host: HostHeader::Preserve,
+        forwarded: false,
         request_set: vec![],
         request_remove: vec![],
         response_set: vec![],
@@ -177,7 +179,7 @@ fn headers(c: &mut Criterion) {
     c.bench_function("request head (copy included)", |b| {
         b.iter(|| {
             let mut headers = request.clone();
-            prepare_request(&mut headers, &rules, &peer, &[], &ids, endpoint);
+            prepare_request(&mut headers, &rules, &peer, None, &ids, endpoint);
             headers
         });
     });

@@ -164,6 +164,7 @@ fn listener(listener: &Listener) -> Flat {
             .unwrap_or_default(),
     );
     flat.put("color", listener.color.map_or("", Aim::as_str));
+    flat.put("proxy_protocol", listener.proxy_protocol);
     let Some(tls) = &listener.tls else {
         return flat;
     };
@@ -195,7 +196,8 @@ fn process(config: &Config) -> Flat {
         server
             .trusted_proxies
             .iter()
-            .map(|network| format!("{}/{}", network.address, network.prefix)),
+            .map(|network| format!("{}/{}", network.address, network.prefix))
+            .chain(server.trusts_unix.then(|| "unix:".to_owned())),
     );
     flat.put(
         "server.compat_file",
@@ -291,6 +293,7 @@ fn app(app: &App) -> Flat {
             HostHeader::Fixed(name) => name,
         },
     );
+    flat.put(&key("headers.forwarded"), headers.forwarded);
     flat.secrets(&key("headers.request.set"), headers.request_set.clone());
     flat.list(&key("headers.request.remove"), &headers.request_remove);
     flat.secrets(&key("headers.response.set"), headers.response_set.clone());

@@ -147,7 +147,7 @@ pub(super) struct Server {
     /// How long a shutdown waits for running requests.
     #[schemars(extend("default" = "30s"))]
     pub(super) shutdown_grace: Option<At<DurationText>>,
-    /// Networks whose X-Forwarded-* headers are believed.
+    /// Networks whose X-Forwarded-*, Forwarded and PROXY protocol are believed; "unix:" = Unix sockets.
     #[schemars(extend("default" = []))]
     pub(super) trusted_proxies: Option<Vec<At<String>>>,
     /// The active color is written here after each change, never read; {app} is the app's name.
@@ -206,6 +206,9 @@ pub(super) struct Listener {
     /// ADDRESS:PORT, or unix:PATH.
     #[schemars(required)]
     pub(super) address: Option<At<String>>,
+    /// Each connection begins with a PROXY header (v1 or v2), from `server.trusted_proxies` only.
+    #[schemars(extend("default" = false))]
+    pub(super) proxy_protocol: Option<At<bool>>,
     /// With this table the listener speaks TLS.
     pub(super) tls: Option<Tls>,
     /// Answer every request with this status and the same address under https.
@@ -466,6 +469,9 @@ pub(super) struct Headers {
     /// "preserve", "upstream" (the endpoint's own name), or a fixed name.
     #[schemars(extend("default" = "preserve"))]
     pub(super) host: Option<At<String>>,
+    /// Also tell the app who asked as RFC 7239 has it: `Forwarded`.
+    #[schemars(extend("default" = false))]
+    pub(super) forwarded: Option<At<bool>>,
     /// Headers of requests.
     pub(super) request: HeaderChanges,
     /// Headers of answers.

@@ -396,7 +396,7 @@ impl Shape<'_, '_, '_> {
 fn not_built(path: &[&str]) -> bool {
     match path {
         ["fleet" | "notify"] => true,
-        ["listener", "proxy_protocol" | "respond"] => true,
+        ["listener", "respond"] => true,
         ["limits", "h2_streams"] | ["app", _, "limits", "h2_streams"] => true,
         ["app", _, key] => [
             "retry",

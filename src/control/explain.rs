@@ -11,7 +11,7 @@ use crate::config::RuleColor;
 use crate::rollout::Weight;
 use crate::routing::{
     AppRoute, Asked, From, HostBuffer, Lack, PreviewKey, ServiceRoute, Special, Unavailable, Why,
-    choose_with, holds, peek_bucket,
+    choose_with, client_of, holds, peek_bucket,
 };
 use crate::upstream::Health;
 
@@ -59,11 +59,12 @@ impl Controller {
                     host: &host,
                     uri: &uri,
                     headers: &headers,
-                    peer,
+                    client: client_of(&headers, peer, &table.edge),
+                    is_trusted: table.edge.trusts(peer),
+                    proto: None,
                     tls,
                     server_name: tls.then_some(host.as_str()),
                     subject: None,
-                    trusted: &table.edge.trusted,
                     door: None,
                 };
                 let key = table.edge.preview.as_deref();

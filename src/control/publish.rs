@@ -47,6 +47,7 @@ impl Controller {
                 limits: config.limits,
                 trusted: config.server.trusted_proxies.clone(),
                 preview: self.preview_key(&config),
+                trusts_unix: config.server.trusts_unix,
             }),
         };
         self.retire(self.published.publish(table));

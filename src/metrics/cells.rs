@@ -197,6 +197,21 @@ pub struct WorkerCells {
     pub unrouted: PoolCells,
     /// TLS handshakes.
     pub tls: TlsCells,
+    /// PROXY headers that were waited for.
+    pub preamble: PreambleCells,
+}
+
+/// What one worker counts of connections that ended at their PROXY header.
+#[derive(Debug, Default)]
+pub struct PreambleCells {
+    /// From a peer that is not trusted.
+    pub untrusted: Cell,
+    /// No PROXY header, or a bad one.
+    pub malformed: Cell,
+    /// The peer left before its end.
+    pub left: Cell,
+    /// Not there in time.
+    pub timed_out: Cell,
 }
 
 /// What one worker counts of TLS handshakes.
@@ -252,6 +267,7 @@ impl Registry {
                 connections,
                 unrouted: PoolCells::default(),
                 tls: TlsCells::default(),
+                preamble: PreambleCells::default(),
             })
         };
         Self {

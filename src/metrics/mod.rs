@@ -12,7 +12,9 @@ mod text;
 pub mod windows;
 
 pub use access::{AccessLog, Record, WorkerLog};
-pub use cells::{Cell, Gauge, PoolCells, PoolMetrics, Registry, StreamKind, TlsCells, WorkerCells};
+pub use cells::{
+    Cell, Gauge, PoolCells, PoolMetrics, PreambleCells, Registry, StreamKind, TlsCells, WorkerCells,
+};
 pub use control::{ControlMetrics, SwitchResult};
 pub use exposition::Exposition;
 pub use gauges::{AppGauges, EndpointGauge};

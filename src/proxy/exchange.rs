@@ -1,6 +1,7 @@
 //! One request's account: made at its head, closed when its last byte is through or it is given up.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +13,7 @@ use super::client::Client;
 use super::error::{ProxyError, Side};
 use super::forward::Serving;
 use super::headers::{Peer, X_REQUEST_ID};
+use super::origin::Origin;
 use super::worker::Worker;
 use crate::metrics::{PoolCells, Record};
 use crate::routing::{Lane, Newcomer};
@@ -39,6 +41,8 @@ pub(super) struct Exchange {
     stream: Cell<bool>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
+    /// What a trusted proxy in front says of the client.
+    origin: OnceCell<Box<Origin>>,
     log: Option<Box<Logged>>,
     /// The client's connection is busy until both bodies are through.
     serving: Serving,
@@ -78,6 +82,7 @@ impl Exchange {
             stream: Cell::new(false),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
+            origin: OnceCell::new(),
             log,
             serving,
         })
@@ -182,6 +187,22 @@ impl Exchange {
     /// Who asks.
     pub(super) fn peer(&self) -> &Peer {
         &self.serving.client().peer
+    }
+
+    /// A trusted proxy in front has said who asked.
+    pub(super) fn says(&self, origin: Box<Origin>) {
+        // Asked once a request, so it is empty.
+        let _ = self.origin.set(origin);
+    }
+
+    /// What a trusted proxy in front says of the request; `None` for a client of our own.
+    pub(super) fn origin(&self) -> Option<&Origin> {
+        self.origin.get().map(|origin| &**origin)
+    }
+
+    /// The client's address, as far back as it is believed; `None` when only a Unix socket is known.
+    pub(super) fn client_ip(&self) -> Option<IpAddr> {
+        self.origin().map_or(self.peer().ip, |origin| origin.client)
     }
 
     /// The request's body is through.
@@ -298,7 +319,7 @@ impl Exchange {
         let endpoint = claim.as_ref().map(|claim| claim.endpoint().label.as_str());
         self.worker.log(&Record {
             time: SystemTime::now(),
-            client: log.peer.ip,
+            client: self.client_ip(),
             scheme: log.peer.scheme,
             method: self.method.as_str(),
             host: bytes(log.host.as_ref()),

@@ -18,6 +18,8 @@ use crate::wire::Stream;
 #[derive(Debug)]
 pub(super) struct Front {
     pub(super) tls: Option<Arc<Terminator>>,
+    /// Each connection begins with a PROXY header.
+    pub(super) proxy_protocol: bool,
     /// Sent with every answer.
     pub(super) hsts: Option<HeaderValue>,
     /// What every request is answered with.
@@ -32,6 +34,7 @@ impl Front {
         let hsts = listener.tls.as_ref().and_then(|tls| tls.hsts);
         Self {
             tls,
+            proxy_protocol: listener.proxy_protocol,
             hsts: hsts.and_then(strict_transport),
             redirect: listener
                 .redirect_https
@@ -45,6 +48,7 @@ impl Front {
         let hsts = self.hsts.as_ref();
         Self {
             tls: self.tls.clone(),
+            proxy_protocol: self.proxy_protocol,
             hsts: hsts.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()),
             redirect: self.redirect,
             color: self.color,
@@ -143,7 +147,7 @@ fn left(error: &io::Error) -> bool {
 }
 
 /// A shutdown does not wait for clients that are still silent after this.
-async fn shutdown_lingered(worker: &Worker) {
+pub(super) async fn shutdown_lingered(worker: &Worker) {
     let mut phase = worker.shared.phase.clone();
     if phase.wait_for(|phase| *phase >= Phase::Closing).await.is_ok() {
         tokio::time::sleep(LINGER).await;

@@ -104,7 +104,7 @@ mod tests {
         }
         let uri = Uri::from_static("/");
         let asked = Asked {
-            peer: peer.parse().ok(),
+            client: peer.parse().ok(),
             ..Asked::plain(&uri, &headers)
         };
         Affinity { key, salt: 7 }.bucket(&asked)

@@ -18,7 +18,7 @@ mod table;
 mod tests;
 
 pub use affinity::{Affinity, COOKIE, Newcomer};
-pub use asked::Asked;
+pub use asked::{Asked, client_of};
 pub use build::{AppInput, Built, Fixed, Resolved, gates, matcher, rebuild, with_app};
 pub use choose::{Choice, From, Special, Unavailable, Why, choose, choose_with, peek_bucket};
 pub use hold::{HoldQueue, HoldTicket};

@@ -197,7 +197,7 @@ pub(super) fn meant(
 }
 
 fn by_address(preview: &Preview, asked: &Asked<'_>) -> Result<(), Untrusted> {
-    if !asked.is_forwarded() && asked.says_forwarded() {
+    if !asked.is_trusted && asked.says_forwarded() {
         return Err(Untrusted::Forwarded);
     }
     let known = asked.client().ok_or(Untrusted::Address)?;

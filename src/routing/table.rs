@@ -1,5 +1,6 @@
 //! The table itself: immutable, whole, and all that a request needs.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -29,10 +30,22 @@ pub struct RoutingTable {
 pub struct Edge {
     /// What a client may cost.
     pub limits: Limits,
-    /// Networks whose forwarding headers are believed.
+    /// Networks whose forwarding headers and PROXY protocol are believed.
     pub trusted: Vec<Network>,
     /// What preview tokens are checked with, if some app has a preview.
     pub preview: Option<Arc<PreviewKey>>,
+    /// Whoever connects to a Unix socket is believed too.
+    pub trusts_unix: bool,
+}
+
+impl Edge {
+    /// Whether what a peer says of other clients is believed; `None` is the peer of a Unix socket.
+    #[must_use]
+    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        peer.map_or(self.trusts_unix, |ip| {
+            self.trusted.iter().any(|network| network.contains(ip))
+        })
+    }
 }
 
 impl RoutingTable {

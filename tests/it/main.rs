@@ -8,8 +8,10 @@
 )]
 
 mod affinity;
+mod balancer;
 mod basics;
 mod bodies;
+mod corpus;
 mod harness;
 mod headers;
 mod interim;
