@@ -386,6 +386,7 @@ fn empty_table(config: &Config) -> RoutingTable {
         edge: Arc::new(Edge {
             limits: config.limits,
             trusted: config.server.trusted_proxies.clone(),
+            preview: None,
             trusts_unix: config.server.trusts_unix,
             errors: Arc::new(config.errors.clone()),
         }),

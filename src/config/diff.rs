@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::model::{
-    App, Config, Errors, Headers, HttpProbe, Initial, Limits, Listener, Page, Probe, Service, WhenLast,
+    Aim, App, Config, Errors, Headers, HttpProbe, Initial, Limits, Listener, Page, Probe, Service, WhenLast,
 };
 use super::{AccessFormat, ContentHash, HostHeader, HostPattern, Role};
 
@@ -173,6 +173,7 @@ fn listener(listener: &Listener) -> Flat {
             .map(|status| status.to_string())
             .unwrap_or_default(),
     );
+    flat.put("color", listener.color.map_or("", Aim::as_str));
     flat.put("proxy_protocol", listener.proxy_protocol);
     flat.list(
         "respond",

@@ -4,6 +4,7 @@
 //! (`config/full.toml` shows every key).
 
 mod edge;
+mod rules;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,8 @@ use crate::rollout::{ByColor, Color};
 use crate::tls;
 
 pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
-pub use traffic::{AffinityKey, Traffic};
+pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
+pub use traffic::{AffinityKey, Aim, Preview, Traffic};
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,6 +142,8 @@ pub struct Listener {
     pub redirect_https: Option<u16>,
     /// What it answers itself.
     pub respond: Vec<Respond>,
+    /// Every request through it is meant for this color.
+    pub color: Option<Aim>,
 }
 
 /// `[listener.tls]`

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 pub(super) use edge::{Errors, IdFrom, Problem, Respond, Trace};
-pub(super) use traffic::Affinity;
+pub(super) use traffic::{Affinity, Aim, Preview, Rule, RuleColor};
 
 /// A value and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -221,6 +221,8 @@ pub(super) struct Listener {
     pub(super) redirect_https: Option<At<i64>>,
     /// Paths that the listener answers itself; never logged.
     pub(super) respond: Option<Vec<Respond>>,
+    /// Every request through this listener goes to this color on purpose.
+    pub(super) color: Option<At<Aim>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -327,6 +329,10 @@ pub(super) struct App {
     pub(super) switch: Switch,
     /// Who a client is.
     pub(super) affinity: Affinity,
+    /// Reach a color on purpose; without this table nobody can.
+    pub(super) preview: Option<Preview>,
+    /// Conditions that send requests to a color; the first that holds wins.
+    pub(super) rule: Option<Vec<Rule>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]

@@ -396,13 +396,10 @@ impl Shape<'_, '_, '_> {
 fn not_built(path: &[&str]) -> bool {
     match path {
         ["fleet" | "notify"] => true,
-        ["listener", "color"] => true,
         ["limits", "h2_streams"] | ["app", _, "limits", "h2_streams"] => true,
         ["app", _, key] => [
             "retry",
             "balance",
-            "preview",
-            "rule",
             "failover",
             "skew",
             "mirror",

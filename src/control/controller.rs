@@ -24,7 +24,7 @@ use super::windows::Sampler;
 use crate::config::{self, Config};
 use crate::metrics::{ControlMetrics, Registry};
 use crate::rollout::{self, Actor, AppState, Applied, Color, Command, Rejection, Transition, Trigger};
-use crate::routing::{Published, Resolved, RoutingTable};
+use crate::routing::{PreviewKey, Published, Resolved, RoutingTable};
 use crate::store::{self, StoreError, StoreHandle};
 use crate::upstream::{Names, Prober};
 
@@ -101,6 +101,8 @@ pub(super) struct Controller {
     pub(super) reloading: tokio::sync::Mutex<()>,
     /// The newest generation in each app's compat file.
     pub(super) compat_written: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// What preview tokens are signed with, once some app has a preview.
+    pub(super) preview_key: RefCell<Option<Arc<PreviewKey>>>,
     /// What each color's requests were like lately.
     pub(super) sampler: RefCell<Sampler>,
     /// Tables that some worker may still hold; freed here, so that no request pays for it.
@@ -210,6 +212,7 @@ impl Controller {
             stopping: Cell::new(false),
             reloading: tokio::sync::Mutex::default(),
             compat_written: Arc::default(),
+            preview_key: RefCell::default(),
             sampler: RefCell::default(),
             retired: RefCell::default(),
         });

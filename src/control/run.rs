@@ -138,6 +138,10 @@ impl Controller {
                 drop(reply.send((self.missed_events(after), self.events.subscribe())));
             }
             Message::Explain(request, reply) => drop(reply.send(self.explain(&request))),
+            Message::PreviewToken(app, aim, life, reply) => {
+                let token = |app: String| self.preview_token(&app, aim, life);
+                drop(reply.send(self.app_name(app.as_deref()).and_then(token)));
+            }
             Message::ConfigText(reply) => drop(reply.send(self.config_text())),
         }
     }

@@ -162,7 +162,9 @@ impl<'a> Checker<'a> {
             (op::IN, [a, Type::List(of)]) if *a == **of => Ok(Type::Bool),
             (op::IN, [Type::String, Type::Map(_)]) => Ok(Type::Bool),
             ("size", [Type::String | Type::List(_) | Type::Map(_)]) => Ok(Type::Int),
-            ("startsWith" | "endsWith" | "contains", [Type::String, Type::String]) => Ok(Type::Bool),
+            ("startsWith" | "endsWith" | "contains" | "inNetwork", [Type::String, Type::String]) => {
+                Ok(Type::Bool)
+            }
             ("matches", [Type::String, Type::String]) => self.pattern(call),
             ("int", [Type::Int | Type::Double | Type::String]) => Ok(Type::Int),
             ("double", [Type::Int | Type::Double | Type::String]) => Ok(Type::Double),

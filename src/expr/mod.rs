@@ -8,6 +8,7 @@
 mod check;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,9 +16,12 @@ use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::{Expr as Node, IdedExpr};
-use cel::{Context, Env, ExecutionError, Program, Value};
+use cel::{Env, ExecutionError, Program};
 
 use check::Checker;
+
+pub use cel::{Context, Value};
+pub use tree::{How, Subject, Tree};
 
 /// Bytes of an expression; more is no condition but a program.
 pub const SOURCE_MAX: usize = 4096;

@@ -377,6 +377,7 @@ fn write_apps(text: &mut Text, apps: &[AppGauges]) {
         }
     };
     each(&names::SPILLED, |app| app.spilled);
+    each(&names::RULE_ERRORS, |app| app.rule_errors);
     each(&names::GENERATION, |app| app.generation);
     each(&names::HELD, |app| app.held);
     each(&names::DEGRADED, |app| u64::from(app.degraded));

@@ -96,6 +96,8 @@ metrics! {
         "Connections to endpoints that could not be made.");
     SPILLED = counter("cutover_spilled_total", APP,
         "Requests that went to the active color because the candidate had nothing healthy.");
+    RULE_ERRORS = counter("cutover_rule_errors_total", APP,
+        "Conditions of rules that had no answer for a request (a value that is no text, failed arithmetic); it went on to the next rule.");
     GENERATION = gauge("cutover_generation", APP,
         "Counts committed changes of an app's routing state.");
     HELD = gauge("cutover_held_requests", APP,

@@ -18,7 +18,7 @@ use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers::{
-    X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, prepare_request, prepare_response,
+    X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, hide_preview, prepare_request, prepare_response,
 };
 use super::location::Names;
 use super::origin::Origin;
@@ -30,9 +30,7 @@ use super::target::{check_coding, check_head, origin_form};
 use super::upgrade;
 use super::worker::{Proof, Worker};
 use crate::config::HostHeader;
-use crate::routing::{
-    Asked, HoldQueue, HostBuffer, Lane, PickError, RoutingTable, Special, Unavailable, choose,
-};
+use crate::routing::{Asked, HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
 use crate::upstream::Line;
 
 /// Tries in all when connecting fails: the second goes to another endpoint if there is one.
@@ -261,7 +259,7 @@ fn decide(
 ) -> Result<Decision, Failure> {
     loop {
         let table = worker.shared.published.load();
-        let asked = asked(exchange, head, &table);
+        let asked = asked(exchange, host, head);
         let found = match proof {
             None => table.find(host, asked.path()),
             Some(proof) => table.named(&proof.app, &proof.service),
@@ -277,7 +275,8 @@ fn decide(
                 exchange.undecided(cells, &service.settings);
             }
         };
-        let choice = match choose(app, service, worker.index, &asked, special) {
+        let key = table.edge.preview.as_deref();
+        let choice = match choose(app, service, worker.index, &asked, key, special) {
             Ok(choice) => choice,
             Err(Unavailable::Maintenance) => {
                 undecided();
@@ -285,6 +284,10 @@ fn decide(
                     error: ProxyError::Maintenance,
                     message: app.maintenance.clone(),
                 });
+            }
+            Err(Unavailable::Untrusted(why)) => {
+                undecided();
+                return Err(ProxyError::Untrusted(why.as_str()).into());
             }
             Err(Unavailable::Held) => {
                 undecided();
@@ -310,14 +313,20 @@ fn decide(
 }
 
 /// The request as routing sees it.
-fn asked<'a>(exchange: &Exchange, head: &'a http::request::Parts, table: &'a RoutingTable) -> Asked<'a> {
-    let peer = exchange.peer();
+fn asked<'a>(exchange: &'a Exchange, host: &'a str, head: &'a http::request::Parts) -> Asked<'a> {
+    let (peer, origin) = (exchange.peer(), exchange.origin());
     Asked {
+        method: &head.method,
+        host,
         uri: &head.uri,
         headers: &head.headers,
-        peer: peer.ip,
+        client: exchange.client_ip(),
+        is_trusted: origin.is_some(),
+        proto: origin.and_then(Origin::proto),
         tls: peer.scheme == "https",
-        trusted: &table.edge.trusted,
+        server_name: exchange.client().name.as_deref(),
+        subject: peer.subject.as_ref(),
+        door: exchange.client().front.color,
     }
 }
 
@@ -396,6 +405,9 @@ fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut ht
         head.uri = origin_form(&head.uri, lane.settings.strip.as_deref());
     }
     head.version = Version::HTTP_11;
+    if let Some(preview) = &lane.settings.preview {
+        hide_preview(&mut head.headers, preview);
+    }
     let rules = &lane.settings.headers;
     let endpoint = || {
         let written = exchange.with_claim(|claim| claim.endpoint().key.address.to_string());

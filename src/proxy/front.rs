@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::headers::Peer;
 use super::respond::OwnAnswers;
 use super::worker::{LINGER, Phase, Worker};
-use crate::config::Listener;
+use crate::config::{Aim, Listener};
 use crate::tls::{Session, Terminator, Transport};
 use crate::wire::Stream;
 
@@ -27,6 +27,8 @@ pub(super) struct Front {
     pub(super) own: OwnAnswers,
     /// What every request is answered with.
     pub(super) redirect: Option<StatusCode>,
+    /// The color that every request means.
+    pub(super) color: Option<Aim>,
 }
 
 impl Front {
@@ -41,6 +43,7 @@ impl Front {
             redirect: listener
                 .redirect_https
                 .and_then(|status| StatusCode::from_u16(status).ok()),
+            color: listener.color,
         }
     }
 
@@ -53,6 +56,7 @@ impl Front {
             hsts: hsts.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()),
             own: self.own.copy(),
             redirect: self.redirect,
+            color: self.color,
         }
     }
 

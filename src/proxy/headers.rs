@@ -3,14 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{
-    CONNECTION, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    CONNECTION, COOKIE, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 use super::origin::{self, Origin};
 use super::request_id::{RequestIds, acceptable};
 use super::trace;
-use crate::config::{Headers, HostHeader, IdFrom, Trace};
+use crate::config::{Headers, HostHeader, IdFrom, Preview, Trace};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -175,6 +175,40 @@ fn name(headers: &mut HeaderMap, rules: &Headers, from_trusted: bool, ids: &Requ
             .and_then(|name| headers.get(name))
             .cloned();
         trace::begin(headers, rules.trace, from_trusted, id.as_ref(), ids);
+    }
+}
+
+/// Take out what was for us: the preview's header, and its cookie from among the others.
+pub(super) fn hide_preview(headers: &mut HeaderMap, preview: &Preview) {
+    headers.remove(&preview.header);
+    let Some(name) = &preview.cookie else { return };
+    let ours = |pair: &&[u8]| {
+        let rest = pair.trim_ascii_start().strip_prefix(name.as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b"="))
+    };
+    let pairs = |value: &HeaderValue| -> Vec<Vec<u8>> {
+        let pairs = value.as_bytes().split(|byte| *byte == b';');
+        pairs
+            .filter(|pair| !ours(pair))
+            .map(|pair| pair.trim_ascii().to_vec())
+            .collect()
+    };
+    let is_there = |value: &HeaderValue| {
+        value
+            .as_bytes()
+            .split(|byte| *byte == b';')
+            .any(|pair| ours(&pair))
+    };
+    if !headers.get_all(COOKIE).iter().any(is_there) {
+        return;
+    }
+    let left: Vec<_> = headers.get_all(COOKIE).iter().flat_map(pairs).collect();
+    headers.remove(COOKIE);
+    let left: Vec<_> = left.into_iter().filter(|pair| !pair.is_empty()).collect();
+    if let Ok(value) = HeaderValue::from_bytes(&left.join(&b"; "[..]))
+        && !left.is_empty()
+    {
+        headers.insert(COOKIE, value);
     }
 }
 

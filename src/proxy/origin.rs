@@ -79,6 +79,13 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// The scheme that the client used, where only `Forwarded` says so.
+    pub(super) fn proto(&self) -> Option<&HeaderValue> {
+        self.proto.as_ref()
+    }
+}
+
 /// Walk back from our peer as long as addresses are known and trusted. With the entry that named the client.
 fn client_of(entries: &[&str], peer: &Peer, edge: &Edge) -> (Option<IpAddr>, Option<usize>) {
     let mut found = (peer.ip, None);
@@ -198,6 +205,7 @@ mod tests {
             errors: config().errors.into(),
             trusted: networks.iter().map(|text| network(text)).collect(),
             trusts_unix,
+            preview: None,
         }
     }
 

@@ -151,10 +151,7 @@ impl Refusal<'_> {
     fn words(&self) -> &str {
         self.message
             .filter(|text| !text.is_empty())
-            .unwrap_or(match self.error {
-                ProxyError::Malformed(why) => why,
-                error => error.as_str(),
-            })
+            .unwrap_or(self.error.as_str())
     }
 
     /// RFC 9457; the type is `about:blank`, so the title is the status's own (§4.2.1).

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use http::{HeaderName, HeaderValue};
@@ -10,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::table::{AppRoute, Lane, Member, PaddedPoint, Pool, RoutingTable, ServiceRoute, Settings};
 use super::{Affinity, HoldQueue, Matcher, Place};
-use crate::config::{self, Config, EndpointAddress, Probe, WhenLast};
+use crate::config::{self, Config, EndpointAddress, Preview, Probe, WhenLast};
 use crate::metrics::Registry;
 use crate::rollout::{AppState, ByColor, Color, Phase};
 use crate::upstream::{Endpoint, EndpointKey, Gate, Target};
@@ -62,6 +61,7 @@ pub fn rebuild(
 ) -> Built {
     let AppInput { config, state, .. } = input;
     let mut carried = Carried::of(before);
+    let preview = config.traffic.preview.clone().map(Arc::new);
     let hold = state.hold.map(|hold| {
         before
             .and_then(|app| app.hold.clone())
@@ -70,7 +70,7 @@ pub fn rebuild(
     let services = config
         .services
         .values()
-        .map(|service| build_service(fixed, input, service, resolved, &mut carried))
+        .map(|service| build_service(fixed, input, service, preview.as_ref(), resolved, &mut carried))
         .collect();
     let phases = before.map(|app| Arc::clone(&app.phases)).unwrap_or_else(|| {
         let point = |worker| PaddedPoint::new(Phase::of_worker(worker, fixed.workers).point());
@@ -86,6 +86,8 @@ pub fn rebuild(
             key: config.traffic.affinity.clone(),
             salt: state.salt,
         },
+        preview,
+        rules: Arc::clone(&config.traffic.rules),
         revisions: state.colors.map(|_, color| color.revision.clone()),
         hold,
         maintenance: state
@@ -96,7 +98,8 @@ pub fn rebuild(
         drain: config.drain,
         services,
         phases,
-        spilled: before.map_or_else(|| Arc::new(AtomicU64::new(0)), |app| Arc::clone(&app.spilled)),
+        spilled: before.map_or_else(Arc::default, |app| Arc::clone(&app.spilled)),
+        rule_errors: before.map_or_else(Arc::default, |app| Arc::clone(&app.rule_errors)),
     };
     Built {
         app: Arc::new(app),
@@ -181,6 +184,7 @@ fn build_service(
     fixed: Fixed<'_>,
     input: AppInput<'_>,
     service: &config::Service,
+    preview: Option<&Arc<Preview>>,
     resolved: &Resolved,
     carried: &mut Carried,
 ) -> ServiceRoute {
@@ -197,6 +201,7 @@ fn build_service(
         headers: service.headers.clone(),
         errors: Arc::new(app.errors.clone()),
         strip: prefix,
+        preview: preview.cloned(),
         streams: app.drain.streams,
     });
     let pool = |color| build_pool(fixed, input, service, &settings, color, resolved, carried);

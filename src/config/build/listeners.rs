@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Build;
+use super::traffic::aim;
 use crate::config::load::PemFile;
 use crate::config::model::{ListenAddress, Listener, Server, Tls};
 use crate::config::raw::{self, At};
@@ -56,6 +57,7 @@ impl Build<'_, '_, '_> {
                     tls,
                     redirect_https,
                     respond,
+                    color: raw.color.as_ref().map(|at| aim(*at.get())),
                 }),
             }
         }

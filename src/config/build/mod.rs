@@ -6,6 +6,7 @@ mod headers;
 mod health;
 mod listeners;
 mod parts;
+mod rules;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -20,10 +20,8 @@ const AFTER_BASE: &[(&str, &str, &str, &str)] = &[
     ("missing_key", "§[[admin.token]]\nname = \"a\"\nrole = \"admin\"", "needs `file`", ""),
     // Documented, but of a later version.
     ("not_built", "[app.web.§guard]\nbake = \"5m\"", "`[app.web.guard]` is not built in this version: remove it", ""),
-    ("not_built", "[[app.web.§rule]]\nwhen = \"x\"", "`[[app.web.rule]]` is not built", ""),
     ("not_built", "[§fleet]\nprefix = \"x\"", "`[fleet]` is not built", ""),
     ("not_built", "[limits]\n§h2_streams = 1", "`limits.h2_streams` is not built", ""),
-    ("not_built", "[[listener]]\naddress = \"127.0.0.1:0\"\n§color = \"standby\"", "`listener.color`", ""),
     ("not_built", "[app.web.health]\npath = \"/\"\n§identity = true", "`app.web.health.identity`", ""),
     ("not_built", "[app.web.health]\nkind = §\"grpc\"", "`kind = \"grpc\"` is not built", "use `http` or `tcp`"),
     ("bad_endpoint", "[app.b]\nhosts = [\"b\"]\nblue = [§\"https://h:1\"]", "TLS to endpoints is not built", ""),
