@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use cutover::config::{EndpointAddress, Headers, HostHeader, HostPattern, PathMatch};
+use cutover::config::{Address, EndpointAddress, Headers, HostHeader, HostPattern, PathMatch};
 use cutover::proxy::headers::{Peer, prepare_request, prepare_response};
 use cutover::proxy::request_id::RequestIds;
 use cutover::rollout::{Color, Phase, Weight, is_candidate};
@@ -59,8 +59,9 @@ fn claim(c: &mut Criterion) {
         app: "web".into(),
         service: "web".into(),
         color: Color::Blue,
-        address: EndpointAddress::Ip(address),
+        address: EndpointAddress::plain(Address::Ip(address)),
         target: Target::Tcp(address),
+        tls: None,
     });
     let gate = Gate::open(&endpoint, 2, &Arc::new(Notify::new()));
     c.bench_function("claim and release", |b| b.iter(|| drop(black_box(gate.claim(0)))));

@@ -4,6 +4,7 @@ mod app;
 mod headers;
 mod health;
 mod listeners;
+mod origin;
 mod parts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +46,7 @@ pub(super) fn build(
             name,
             limits: &own,
             listens: &listens,
+            pem,
         };
         let app = app.app(raw, &mut matches);
         apps.insert(name.get().clone(), app);
