@@ -150,6 +150,9 @@ fn why_unanswered(error: &hyper::Error, upload: Option<&Upload>) -> ProxyError {
     if let Some(error) = upload.and_then(Upload::error) {
         return error;
     }
+    if crate::tls::refusal(error).is_some() {
+        return ProxyError::TlsFailed;
+    }
     if error.is_parse() || error.is_parse_status() {
         ProxyError::BadAnswer
     } else {

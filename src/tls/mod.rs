@@ -13,7 +13,7 @@ mod transport;
 mod x509;
 
 pub use certificates::{CertificateView, Certificates, Refreshed};
-pub use origin::{Offer, Originator, Originators, Trust, why};
+pub use origin::{Offer, Originator, Originators, Trust, refusal, why};
 pub use pair::{Pair, PairError, check_ca};
 pub use terminator::{MinVersion, Session, Settings, Terminator, Tickets, TlsError};
 pub use transport::Transport;

@@ -278,6 +278,21 @@ pub fn why(error: &io::Error) -> String {
     }
 }
 
+/// The app's refusal of our handshake, if that is what an error of a connection comes from. In TLS 1.3 we are through
+/// with the handshake before the app has judged our certificate: its word comes in place of an answer.
+#[must_use]
+pub fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<io::Error>();
+        if let Some(Error::AlertReceived(alert)) = io.and_then(|io| io.get_ref()?.downcast_ref::<Error>()) {
+            return Some(of_alert(*alert));
+        }
+        next = error.source();
+    }
+    None
+}
+
 fn of_certificate(error: &CertificateError) -> String {
     let day = |time: &UnixTime| {
         i64::try_from(time.as_secs())

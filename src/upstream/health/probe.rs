@@ -17,7 +17,7 @@ use super::answer::{self, BODY_MAX, End, Found, Seen};
 use super::words;
 use super::{Health, ProbeReport};
 use crate::config::{self, HttpProbe, Probe};
-use crate::tls::{Offer, Transport};
+use crate::tls::{self, Offer, Transport};
 use crate::upstream::dial::{ConnectError, Dialled, dial};
 use crate::upstream::{Endpoint, Target};
 
@@ -123,7 +123,10 @@ async fn ask(
     let talk = converse(TokioIo::new(transport), request, &mut seen);
     let end = match timeout(left, talk).await {
         Ok(Ok(end)) => end,
-        Ok(Err(error)) => End::Broken(words::of_http(&error)),
+        Ok(Err(error)) => match tls::refusal(&error) {
+            Some(why) => return refused(&ConnectError::Tls(why)),
+            None => End::Broken(words::of_http(&error)),
+        },
         Err(_) => End::TimedOut(within),
     };
     answer::judge(probe, &seen, &end)
