@@ -192,6 +192,7 @@ pub(super) async fn explain(sent: Sent<dto::Explain>) -> Result<Response, Proble
         method: sent.body.method.clone(),
         url: sent.body.url.clone(),
         headers: sent.body.headers.clone(),
+        from: sent.body.from.clone(),
     };
     if let Some(app) = sent.app() {
         super::reads::view(&sent.door, Some(&app)).await?;

@@ -641,6 +641,9 @@ pub struct Explain {
     /// Headers as name and value.
     #[serde(default)]
     pub headers: Vec<(String, String)>,
+    /// The address it comes from.
+    #[serde(default)]
+    pub from: Option<String>,
 }
 
 fn get() -> String {

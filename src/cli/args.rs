@@ -174,6 +174,9 @@ pub(super) enum Verb {
         /// A header, as `Name: value`
         #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = header)]
         headers: Vec<(String, String)>,
+        /// The address it comes from
+        #[arg(long, value_name = "IP")]
+        from: Option<std::net::IpAddr>,
     },
     /// Read the config file again
     Reload,

@@ -163,6 +163,7 @@ pub(super) async fn explain(
     method: &str,
     url: &str,
     headers: &[(String, String)],
+    from: Option<std::net::IpAddr>,
 ) -> Result<(), Failure> {
     let path = match remote.common.app {
         Some(_) => remote.app_path("/explain"),
@@ -171,7 +172,7 @@ pub(super) async fn explain(
     let call = Call {
         method: Method::POST,
         path,
-        body: Some(json!({ "method": method, "url": url, "headers": headers }).to_string()),
+        body: Some(json!({ "method": method, "url": url, "headers": headers, "from": from }).to_string()),
         headers: Vec::new(),
         time: Duration::from_secs(10),
     };

@@ -106,7 +106,12 @@ async fn ask(
         Verb::Status { watch } => look::status(remote, *watch).await,
         Verb::History { limit } => look::history(remote, *limit).await,
         Verb::Events { follow } => look::events(remote, *follow).await,
-        Verb::Explain { method, url, headers } => look::explain(remote, method, url, headers).await,
+        Verb::Explain {
+            method,
+            url,
+            headers,
+            from,
+        } => look::explain(remote, method, url, headers, *from).await,
         Verb::Config => look::config(remote).await,
         Verb::Switch { to } => operate::switch(remote, to.as_str()).await,
         Verb::Rollback => operate::rollback(remote).await,

@@ -1,5 +1,7 @@
 //! What differs between two configurations, in the words of the file.
 
+mod traffic;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
@@ -306,6 +308,7 @@ fn app(app: &App) -> Flat {
         if app.switch.require_healthy { "healthy" } else { "" },
     );
     flat.put(&key("switch.verify"), app.switch.verify);
+    traffic::traffic(&app.name, &app.traffic, &mut flat);
     flat
 }
 

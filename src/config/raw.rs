@@ -3,12 +3,16 @@
 //! The JSON Schema made from these structs is also what `shape` checks keys, types, names and ranges with, so a
 //! key exists exactly when it is here. A key that nothing reads yet does not belong here.
 
+mod traffic;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
+
+pub(super) use traffic::Affinity;
 
 /// A value and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -311,6 +315,8 @@ pub(super) struct App {
     pub(super) tls: UpstreamTls,
     /// What a switch needs.
     pub(super) switch: Switch,
+    /// Who a client is.
+    pub(super) affinity: Affinity,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]

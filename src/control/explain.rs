@@ -1,13 +1,15 @@
 //! Where a request would go, and why: the request path's own functions, with nothing sent and nothing counted.
 
-use http::Uri;
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::ask::Refusal;
 use super::controller::Controller;
 use super::handle::{Explain, ExplainRequest};
 use crate::rollout::Weight;
 use crate::routing::{
-    AppRoute, HostBuffer, ServiceRoute, Special, Unavailable, Why, choose_with, peek_bucket,
+    AppRoute, Asked, From, HostBuffer, ServiceRoute, Special, Unavailable, Why, choose_with, peek_bucket,
 };
 use crate::upstream::Health;
 
@@ -21,14 +23,12 @@ impl Controller {
             .url
             .parse()
             .map_err(|error| invalid(format!("`{}` is no URL: {error}", request.url)))?;
-        let named = request
-            .headers
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case("host"));
-        let given = uri
-            .authority()
-            .map(|authority| authority.as_str())
-            .or(named.map(|(_, value)| value.as_str()));
+        let headers = headers(&request.headers)?;
+        let peer = peer(request.from.as_deref())?;
+        let named = headers
+            .get(http::header::HOST)
+            .and_then(|host| host.to_str().ok());
+        let given = uri.authority().map(|authority| authority.as_str()).or(named);
         let mut buffer = HostBuffer::new();
         let host = match given {
             Some(given) => buffer
@@ -50,7 +50,16 @@ impl Controller {
         };
         let table = self.published.load_full();
         match table.find(&host, path) {
-            Some((app, service)) => explain_route(&mut explain, app, service),
+            Some((app, service)) => {
+                let asked = Asked {
+                    uri: &uri,
+                    headers: &headers,
+                    peer,
+                    tls: uri.scheme() == Some(&http::uri::Scheme::HTTPS),
+                    trusted: &table.edge.trusted,
+                };
+                explain_route(&mut explain, app, service, &asked);
+            }
             None => {
                 explain.steps.push(format!(
                     "no app or service matches host `{host}` and path `{path}`"
@@ -62,7 +71,28 @@ impl Controller {
     }
 }
 
-fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute) {
+/// The fields of the request; their names in any case.
+fn headers(given: &[(String, String)]) -> Result<HeaderMap, Refusal> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in given {
+        let (Ok(field), Ok(content)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
+            return Err(Refusal::Invalid(format!("`{name}: {value}` is no header")));
+        };
+        headers
+            .try_append(field, content)
+            .map_err(|_| Refusal::Invalid("too many headers".to_owned()))?;
+    }
+    Ok(headers)
+}
+
+fn peer(from: Option<&str>) -> Result<Option<IpAddr>, Refusal> {
+    let Some(text) = from else { return Ok(None) };
+    let peer = text.parse();
+    peer.map(Some)
+        .map_err(|_| Refusal::Invalid(format!("`{text}` is no address: write one like 192.0.2.1")))
+}
+
+fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute, asked: &Asked<'_>) {
     explain.app = Some(app.name.clone());
     explain.service = Some(service.name.clone());
     let hosts: Vec<_> = app.hosts.iter().map(ToString::to_string).collect();
@@ -75,9 +105,7 @@ fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute) 
         "route: {hosts} → app {}; {} → service {}",
         app.name, service.matches, service.name
     ));
-    let choice = match choose_with(app, service, 0, &explain.path, Special::None, || {
-        peek_bucket(app, 0)
-    }) {
+    let choice = match choose_with(app, service, 0, asked, Special::None, || peek_bucket(app, 0)) {
         Ok(choice) => choice,
         Err(Unavailable::Maintenance) => {
             explain
@@ -125,13 +153,27 @@ fn why(app: &AppRoute, why: Why) -> String {
             format!("color: {} is active and has everything", app.active)
         }
         Why::Active => format!("color: {} (the health path is never held)", app.active),
-        Why::Weight { bucket, weight } => format!(
-            "color: {candidate} has {} % of the requests; the next bucket is {bucket} of 10000",
-            weight.percent()
+        Why::Weight { bucket, from, weight } => format!(
+            "color: {candidate} has {} %, the buckets below {}; {} {bucket} of 10000",
+            weight.percent(),
+            u32::from(weight.percent()) * 100,
+            origin(app, from),
         ),
-        Why::Spilled { bucket } => format!(
-            "color: bucket {bucket} is {candidate}'s, but it has nothing healthy: spilled to {}",
+        Why::Spilled { bucket, from } => format!(
+            "color: {} {bucket} of 10000, {candidate}'s, but it has nothing healthy: spilled to {}",
+            origin(app, from),
             app.active
         ),
+    }
+}
+
+/// Whose bucket it is, as the beginning of a sentence.
+fn origin(app: &AppRoute, from: From) -> String {
+    match from {
+        From::Key => format!("this client's bucket (affinity by {}) is", app.affinity.key),
+        From::Sequence if app.affinity.introduces() => {
+            "it is a new client and gets a cookie; the next bucket is".to_owned()
+        }
+        From::Sequence => "there is no key to know the client by; the next bucket is".to_owned(),
     }
 }

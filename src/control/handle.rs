@@ -76,6 +76,8 @@ pub struct ExplainRequest {
     pub url: String,
     /// Headers, names as given.
     pub headers: Vec<(String, String)>,
+    /// The address it comes from.
+    pub from: Option<String>,
 }
 
 /// Where a request would go, and why.

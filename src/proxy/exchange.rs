@@ -14,7 +14,7 @@ use super::forward::Serving;
 use super::headers::{Peer, X_REQUEST_ID};
 use super::worker::Worker;
 use crate::metrics::{PoolCells, Record};
-use crate::routing::Lane;
+use crate::routing::{Lane, Newcomer};
 use crate::upstream::Claim;
 
 /// Status in the log of a request whose client went away first (nginx's number).
@@ -28,6 +28,7 @@ pub(super) struct Exchange {
     cells: RefCell<Option<Arc<PoolCells>>>,
     lane: RefCell<Option<Arc<Lane>>>,
     claim: RefCell<Option<Claim>>,
+    newcomer: Cell<Option<Newcomer>>,
     method: Method,
     start: Instant,
     status: Cell<u16>,
@@ -65,6 +66,7 @@ impl Exchange {
             cells: RefCell::new(None),
             lane: RefCell::new(None),
             claim: RefCell::new(None),
+            newcomer: Cell::new(None),
             method: head.method.clone(),
             start: Instant::now(),
             status: Cell::new(0),
@@ -85,6 +87,16 @@ impl Exchange {
         *self.claim.borrow_mut() = Some(claim);
         self.counted_by(&lane.cells);
         *self.lane.borrow_mut() = Some(Arc::clone(lane));
+    }
+
+    /// The client is to be told who it is, with the answer.
+    pub(super) fn introduce(&self, newcomer: Option<Newcomer>) {
+        self.newcomer.set(newcomer);
+    }
+
+    /// Who the client is from now on, if it has to be told.
+    pub(super) fn newcomer(&self) -> Option<Newcomer> {
+        self.newcomer.get()
     }
 
     /// The service is known, the color is not: its answers are counted apart.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+    TRANSFER_ENCODING,
 };
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -26,7 +27,9 @@ use super::target::{check_head, origin_form};
 use super::upgrade;
 use super::worker::{Proof, Worker};
 use crate::config::HostHeader;
-use crate::routing::{HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
+use crate::routing::{
+    Asked, HoldQueue, HostBuffer, Lane, PickError, RoutingTable, Special, Unavailable, choose,
+};
 use crate::upstream::Line;
 
 /// Tries in all when connecting fails: the second goes to another endpoint if there is one.
@@ -164,7 +167,7 @@ async fn reach(
     let mut tried = None;
     let mut tries = 0;
     loop {
-        let lane = match decide(worker, exchange, host, head.uri.path(), proof, tried)? {
+        let lane = match decide(worker, exchange, host, head, proof, tried)? {
             Decision::Send(lane) => lane,
             Decision::Wait(queue) => {
                 hold(worker, &queue).await?;
@@ -217,14 +220,15 @@ fn decide(
     worker: &Worker,
     exchange: &Exchange,
     host: &str,
-    path: &str,
+    head: &http::request::Parts,
     proof: Option<&Proof>,
     tried: Option<u64>,
 ) -> Result<Decision, Failure> {
     loop {
         let table = worker.shared.published.load();
+        let asked = asked(exchange, head, &table);
         let found = match proof {
-            None => table.find(host, path),
+            None => table.find(host, asked.path()),
             Some(proof) => table.named(&proof.app, &proof.service),
         };
         let (app, service) = found.ok_or(ProxyError::NoRoute)?;
@@ -238,7 +242,7 @@ fn decide(
                 exchange.undecided(cells, &app.name, &service.name);
             }
         };
-        let choice = match choose(app, service, worker.index, path, special) {
+        let choice = match choose(app, service, worker.index, &asked, special) {
             Ok(choice) => choice,
             Err(Unavailable::Maintenance) => {
                 undecided();
@@ -257,6 +261,7 @@ fn decide(
         match lane.pick(worker.ticket(), choice.explicit, tried) {
             Ok(claim) => {
                 exchange.claimed(lane, claim);
+                exchange.introduce(choice.newcomer);
                 return Ok(Decision::Send(Arc::clone(lane)));
             }
             // Publish comes before close, so a newer table is there to be loaded.
@@ -266,6 +271,18 @@ fn decide(
                 return Err(ProxyError::NoHealthyEndpoint.into());
             }
         }
+    }
+}
+
+/// The request as routing sees it.
+fn asked<'a>(exchange: &Exchange, head: &'a http::request::Parts, table: &'a RoutingTable) -> Asked<'a> {
+    let peer = exchange.peer();
+    Asked {
+        uri: &head.uri,
+        headers: &head.headers,
+        peer: peer.ip,
+        tls: peer.scheme == "https",
+        trusted: &table.edge.trusted,
     }
 }
 
@@ -378,6 +395,10 @@ async fn carry(
     prepare_response(&mut head.headers, &lane.settings.headers);
     if let Some((name, value)) = &lane.exposed {
         head.headers.insert(name.clone(), value.clone());
+    }
+    if let Some(newcomer) = exchange.newcomer() {
+        head.headers
+            .append(SET_COOKIE, newcomer.cookie(worker.ids.noise()));
     }
     if is_proof {
         head.headers

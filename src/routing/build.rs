@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue};
 use tokio::sync::Notify;
 
 use super::table::{AppRoute, Lane, Member, PaddedPoint, Pool, RoutingTable, ServiceRoute, Settings};
-use super::{HoldQueue, Matcher, Place};
+use super::{Affinity, HoldQueue, Matcher, Place};
 use crate::config::{self, Address, Config, EndpointAddress, HostHeader, Probe, Protocol, WhenLast};
 use crate::metrics::Registry;
 use crate::rollout::{AppState, ByColor, Color, Phase};
@@ -85,6 +85,10 @@ pub fn rebuild(
         generation: state.generation,
         active: state.active,
         weight: state.weight,
+        affinity: Affinity {
+            key: config.traffic.affinity.clone(),
+            salt: state.salt,
+        },
         revisions: state.colors.map(|_, color| color.revision.clone()),
         hold,
         maintenance: state

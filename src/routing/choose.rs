@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{AppRoute, ServiceRoute};
+use super::{AppRoute, Asked, Newcomer, ServiceRoute};
 use crate::rollout::{Color, Phase, Weight, is_candidate};
 
 /// What makes a request special.
@@ -24,6 +24,27 @@ pub struct Choice {
     pub why: Why,
     /// Go through the explicit gates: the ordinary ones are closed by a hold.
     pub explicit: bool,
+    /// A client that is to be told who it is.
+    pub newcomer: Option<Newcomer>,
+}
+
+impl Choice {
+    const fn new(color: Color, why: Why) -> Self {
+        Self {
+            color,
+            why,
+            explicit: false,
+            newcomer: None,
+        }
+    }
+
+    /// The same through the explicit gates.
+    const fn explicitly(self) -> Self {
+        Self {
+            explicit: true,
+            ..self
+        }
+    }
 }
 
 /// Why a color was chosen.
@@ -35,6 +56,8 @@ pub enum Why {
     Weight {
         /// The bucket, of 10,000.
         bucket: u32,
+        /// Where the bucket is from.
+        from: From,
         /// The candidate's share.
         weight: Weight,
     },
@@ -42,7 +65,18 @@ pub enum Why {
     Spilled {
         /// The bucket, of 10,000.
         bucket: u32,
+        /// Where the bucket is from.
+        from: From,
     },
+}
+
+/// Where a bucket is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The client's key: it is the same each time.
+    Key,
+    /// The sequence: there is no key.
+    Sequence,
 }
 
 /// Why there is no color.
@@ -62,10 +96,10 @@ pub fn choose(
     app: &AppRoute,
     service: &ServiceRoute,
     worker: usize,
-    path: &str,
+    asked: &Asked<'_>,
     special: Special,
 ) -> Result<Choice, Unavailable> {
-    let choice = choose_with(app, service, worker, path, special, || next_bucket(app, worker));
+    let choice = choose_with(app, service, worker, asked, special, || next_bucket(app, worker));
     if let Ok(Choice {
         why: Why::Spilled { .. },
         ..
@@ -84,64 +118,61 @@ pub fn choose_with(
     app: &AppRoute,
     service: &ServiceRoute,
     worker: usize,
-    path: &str,
+    asked: &Asked<'_>,
     special: Special,
-    bucket: impl FnOnce() -> u32,
+    draw: impl FnOnce() -> u32,
 ) -> Result<Choice, Unavailable> {
-    let active = |explicit| {
-        Ok(Choice {
-            color: app.active,
-            why: Why::Active,
-            explicit,
-        })
-    };
+    let active = Choice::new(app.active, Why::Active);
     if special == Special::Verify {
-        return active(app.hold.is_some());
+        return Ok(Choice {
+            explicit: app.hold.is_some(),
+            ..active
+        });
     }
     if app.maintenance.is_some() {
         return Err(Unavailable::Maintenance);
     }
     if app.hold.is_some() {
         // A load balancer in front must not take a hold for a failure.
-        return if service.health_path.as_deref() == Some(path) {
-            active(true)
+        return if service.health_path.as_deref() == Some(asked.path()) {
+            Ok(active.explicitly())
         } else {
             Err(Unavailable::Held)
         };
     }
     if app.weight == Weight::ZERO {
-        return active(false);
+        return Ok(active);
     }
-    Ok(split(app, service, worker, bucket()))
+    Ok(split(app, service, worker, asked, draw))
 }
 
-fn split(app: &AppRoute, service: &ServiceRoute, worker: usize, bucket: u32) -> Choice {
-    if !is_candidate(bucket, app.weight) {
-        return Choice {
-            color: app.active,
-            why: Why::Weight {
-                bucket,
-                weight: app.weight,
-            },
-            explicit: false,
-        };
-    }
+fn split(
+    app: &AppRoute,
+    service: &ServiceRoute,
+    worker: usize,
+    asked: &Asked<'_>,
+    draw: impl FnOnce() -> u32,
+) -> Choice {
+    let (bucket, from) = match app.affinity.bucket(asked) {
+        Some(bucket) => (bucket, From::Key),
+        None => (draw(), From::Sequence),
+    };
+    let newcomer = (from == From::Sequence && app.affinity.introduces()).then(|| Newcomer {
+        bucket,
+        salt: app.affinity.salt,
+        secure: asked.is_https(),
+    });
+    let weight = app.weight;
+    let why = Why::Weight { bucket, from, weight };
     let candidate = app.active.other();
-    if service.pools[candidate].lanes[worker].has_usable() {
-        return Choice {
-            color: candidate,
-            why: Why::Weight {
-                bucket,
-                weight: app.weight,
-            },
-            explicit: false,
-        };
-    }
-    Choice {
-        color: app.active,
-        why: Why::Spilled { bucket },
-        explicit: false,
-    }
+    let choice = if !is_candidate(bucket, weight) {
+        Choice::new(app.active, why)
+    } else if service.pools[candidate].lanes[worker].has_usable() {
+        Choice::new(candidate, why)
+    } else {
+        Choice::new(app.active, Why::Spilled { bucket, from })
+    };
+    Choice { newcomer, ..choice }
 }
 
 fn next_bucket(app: &AppRoute, worker: usize) -> u32 {

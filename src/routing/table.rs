@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{HoldQueue, Matcher, Place};
+use super::{Affinity, HoldQueue, Matcher, Place};
 use crate::config::{Drain, Headers, HostPattern, Limits, Network, PathMatch, Streams, Timeouts};
 use crate::metrics::{PoolCells, PoolMetrics};
 use crate::rollout::{ByColor, Color, Weight};
@@ -80,6 +80,8 @@ pub struct AppRoute {
     pub active: Color,
     /// The standby's share while it is a candidate.
     pub weight: Weight,
+    /// Who its clients are while it has a candidate.
+    pub affinity: Affinity,
     /// The revision of each color.
     pub revisions: ByColor<Option<String>>,
     /// Requests wait here instead of being served.

@@ -77,7 +77,15 @@ impl Bench {
     }
 
     fn choose(&self, path: &str, special: Special) -> Result<Choice, Unavailable> {
-        choose(&self.route, &self.route.services[0], 0, path, special)
+        let (uri, headers) = (path.parse().unwrap(), http::HeaderMap::new());
+        let asked = Asked {
+            uri: &uri,
+            headers: &headers,
+            peer: None,
+            tls: false,
+            trusted: &[],
+        };
+        choose(&self.route, &self.route.services[0], 0, &asked, special)
     }
 
     fn health(&self, color: Color, health: Health) {

@@ -45,6 +45,24 @@ fn a_chunked_request_arrives_chunked_and_whole() {
 }
 
 #[test]
+fn thousands_of_one_byte_chunks_arrive_whole_both_ways() {
+    const BYTES: usize = 5_000;
+    let chunked = |body: &str| {
+        let chunks: String = body.chars().map(|byte| format!("1\r\n{byte}\r\n")).collect();
+        format!("{chunks}0\r\n\r\n")
+    };
+    let blue = Backend::handler(move |request| {
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        format!("{head}{}", chunked(&request.text())).into_bytes()
+    });
+    let proxy = Proxy::before(&blue);
+    let body: String = (0..BYTES).map(|at| char::from(b'a' + (at % 26) as u8)).collect();
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let answer = proxy.client().ask(format!("{head}{}", chunked(&body)));
+    assert!(answer.text() == body, "{} bytes came back", answer.text().len());
+}
+
+#[test]
 fn sized_bodies_keep_their_size() {
     let blue = Backend::handler(|request| ok(&request.text()));
     let proxy = Proxy::before(&blue);

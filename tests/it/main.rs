@@ -7,6 +7,7 @@
     reason = "a test panics to fail, and a test binary has no readers of its interface"
 )]
 
+mod affinity;
 mod basics;
 mod bodies;
 mod harness;

@@ -6,6 +6,7 @@ mod health;
 mod listeners;
 mod origin;
 mod parts;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -123,8 +123,13 @@ const AFTER_BASE: &[(&str, &str, &str, &str)] = &[
 
 #[test]
 fn each_mistake_has_its_code_its_place_and_its_hint() {
+    found_as_told(AFTER_BASE);
+}
+
+/// Each mistake of a table like [`AFTER_BASE`] is found as it says.
+pub(super) fn found_as_told(table: &[(&str, &str, &str, &str)]) {
     let mut failures = Vec::new();
-    for &(code, marked, message, hint) in AFTER_BASE {
+    for &(code, marked, message, hint) in table {
         let marked = format!("{BASE}{marked}\n");
         let (before, after) = marked.split_once('§').expect("a place is marked");
         let found = bad(&format!("{before}{after}"));
