@@ -138,7 +138,9 @@ fn who_is_not_believed_is_refused_with_the_reason() {
         assert!([502, 503].contains(&answer.status()), "{answer:?}");
         assert_eq!(app.requests(), 0, "{why}");
     }
-    let plain = Backend::script(|wire, _| drop(wire.send("HTTP/1.1 400 Bad Request\r\n\r\n")));
+    let plain = Backend::script(|wire, _| {
+        wire.send("HTTP/1.1 400 Bad Request\r\n\r\n");
+    });
     let proxy = before(&format!("https://{}", plain.address()), &ca(&ours)).start_unready();
     until("it speaks no TLS", || {
         shown(&proxy).1.contains("does not speak TLS") || shown(&proxy).1.contains("closed the connection")
