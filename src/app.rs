@@ -357,6 +357,7 @@ fn entrances(
     all.map(|((listener, address), tls)| Entrance {
         address: address.clone(),
         tls: tls.clone(),
+        proxy_protocol: listener.proxy_protocol,
         redirects: listener.redirect_https.is_some(),
     })
     .collect()
@@ -388,6 +389,8 @@ fn empty_table(config: &Config) -> RoutingTable {
         edge: Arc::new(Edge {
             limits: config.limits,
             trusted: config.server.trusted_proxies.clone(),
+            preview: None,
+            trusts_unix: config.server.trusts_unix,
         }),
     }
 }

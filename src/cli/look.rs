@@ -192,6 +192,35 @@ pub(super) async fn explain(
     Ok(())
 }
 
+/// The token is the data, how to use it a note: it can go straight into a variable.
+pub(super) async fn preview_token(remote: &mut Remote<'_>, to: &str, ttl: Duration) -> Result<(), Failure> {
+    let call = Call {
+        method: Method::POST,
+        path: remote.app_path("/preview-token"),
+        body: Some(json!({ "color": to, "ttl": format!("{}ms", ttl.as_millis()) }).to_string()),
+        headers: Vec::new(),
+        time: Duration::from_secs(10),
+    };
+    let (made, text): (dto::PreviewToken, _) = remote.call(&call).await?;
+    if remote.common.json {
+        remote.output.data(&text);
+        return Ok(());
+    }
+    remote.output.data(&clean(&made.token));
+    if !remote.common.quiet {
+        let cookie = made.cookie.map(|name| format!(" or the cookie {}", clean(&name)));
+        remote.output.note(&format!(
+            "for {} of {}, until {}: put it into the request header {}{}",
+            clean(&made.color),
+            clean(&made.app),
+            clean(&made.expires),
+            clean(&made.header),
+            cookie.unwrap_or_default()
+        ));
+    }
+    Ok(())
+}
+
 pub(super) async fn config(remote: &mut Remote<'_>) -> Result<(), Failure> {
     let (config, text): (dto::ConfigText, _) = remote.call(&Call::get("/v1/config")).await?;
     if remote.common.json {

@@ -112,6 +112,7 @@ async fn ask(
             headers,
             from,
         } => look::explain(remote, method, url, headers, *from).await,
+        Verb::PreviewToken { to, ttl } => look::preview_token(remote, to.as_str(), *ttl).await,
         Verb::Config => look::config(remote).await,
         Verb::Switch { to } => operate::switch(remote, to.as_str()).await,
         Verb::Rollback => operate::rollback(remote).await,

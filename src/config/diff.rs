@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::model::{App, Config, HttpProbe, Initial, Limits, Listener, Probe, Service, WhenLast};
+use super::model::{Aim, App, Config, HttpProbe, Initial, Limits, Listener, Probe, Service, WhenLast};
 use super::{AccessFormat, HostHeader, HostPattern, Role};
 
 /// One line for each change from `old` to `new`; empty when they mean the same.
@@ -163,6 +163,8 @@ fn listener(listener: &Listener) -> Flat {
             .map(|status| status.to_string())
             .unwrap_or_default(),
     );
+    flat.put("color", listener.color.map_or("", Aim::as_str));
+    flat.put("proxy_protocol", listener.proxy_protocol);
     let Some(tls) = &listener.tls else {
         return flat;
     };
@@ -194,7 +196,8 @@ fn process(config: &Config) -> Flat {
         server
             .trusted_proxies
             .iter()
-            .map(|network| format!("{}/{}", network.address, network.prefix)),
+            .map(|network| format!("{}/{}", network.address, network.prefix))
+            .chain(server.trusts_unix.then(|| "unix:".to_owned())),
     );
     flat.put(
         "server.compat_file",
@@ -290,6 +293,7 @@ fn app(app: &App) -> Flat {
             HostHeader::Fixed(name) => name,
         },
     );
+    flat.put(&key("headers.forwarded"), headers.forwarded);
     flat.secrets(&key("headers.request.set"), headers.request_set.clone());
     flat.list(&key("headers.request.remove"), &headers.request_remove);
     flat.secrets(&key("headers.response.set"), headers.response_set.clone());

@@ -3,6 +3,7 @@
 //! Built from [`super::raw`] only; building it *is* the validation. Defaults are those of the reference
 //! (`config/full.toml` shows every key).
 
+mod rules;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,8 @@ use std::time::Duration;
 use crate::rollout::{ByColor, Color};
 use crate::tls;
 
-pub use traffic::{AffinityKey, Traffic};
+pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
+pub use traffic::{AffinityKey, Aim, Preview, Traffic};
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,8 +46,10 @@ pub struct Server {
     pub require_state: bool,
     /// How long a shutdown waits for running requests.
     pub shutdown_grace: Duration,
-    /// Networks whose `X-Forwarded-*` headers are believed.
+    /// Networks whose `X-Forwarded-*`, `Forwarded` and PROXY protocol are believed.
     pub trusted_proxies: Vec<Network>,
+    /// Whoever connects to a Unix socket is believed too (`"unix:"` in the list).
+    pub trusts_unix: bool,
     /// A file that gets the active color after each change; `{app}` in it is the app's name. Never read.
     pub compat_file: Option<String>,
 }
@@ -126,10 +130,14 @@ pub enum Role {
 pub struct Listener {
     /// Where it listens.
     pub address: ListenAddress,
+    /// Each connection begins with a PROXY header.
+    pub proxy_protocol: bool,
     /// `[listener.tls]`; `None` is clear text.
     pub tls: Option<Tls>,
     /// Every request is answered with this status and the same address under https.
     pub redirect_https: Option<u16>,
+    /// Every request through it is meant for this color.
+    pub color: Option<Aim>,
 }
 
 /// `[listener.tls]`
@@ -551,6 +559,8 @@ impl StreamPolicy {
 pub struct Headers {
     /// The `Host` that the app sees.
     pub host: HostHeader,
+    /// The app is also told who asked by `Forwarded` (RFC 7239).
+    pub forwarded: bool,
     /// Set on requests, by lower-case name.
     pub request_set: Vec<(String, String)>,
     /// Removed from requests.

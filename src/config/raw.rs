@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-pub(super) use traffic::Affinity;
+pub(super) use traffic::{Affinity, Aim, Preview, Rule, RuleColor};
 
 /// A value and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,7 +147,7 @@ pub(super) struct Server {
     /// How long a shutdown waits for running requests.
     #[schemars(extend("default" = "30s"))]
     pub(super) shutdown_grace: Option<At<DurationText>>,
-    /// Networks whose X-Forwarded-* headers are believed.
+    /// Networks whose X-Forwarded-*, Forwarded and PROXY protocol are believed; "unix:" = Unix sockets.
     #[schemars(extend("default" = []))]
     pub(super) trusted_proxies: Option<Vec<At<String>>>,
     /// The active color is written here after each change, never read; {app} is the app's name.
@@ -206,11 +206,16 @@ pub(super) struct Listener {
     /// ADDRESS:PORT, or unix:PATH.
     #[schemars(required)]
     pub(super) address: Option<At<String>>,
+    /// Each connection begins with a PROXY header (v1 or v2), from `server.trusted_proxies` only.
+    #[schemars(extend("default" = false))]
+    pub(super) proxy_protocol: Option<At<bool>>,
     /// With this table the listener speaks TLS.
     pub(super) tls: Option<Tls>,
     /// Answer every request with this status and the same address under https.
     #[schemars(extend("enum" = [301, 302, 307, 308]))]
     pub(super) redirect_https: Option<At<i64>>,
+    /// Every request through this listener goes to this color on purpose.
+    pub(super) color: Option<At<Aim>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -317,6 +322,10 @@ pub(super) struct App {
     pub(super) switch: Switch,
     /// Who a client is.
     pub(super) affinity: Affinity,
+    /// Reach a color on purpose; without this table nobody can.
+    pub(super) preview: Option<Preview>,
+    /// Conditions that send requests to a color; the first that holds wins.
+    pub(super) rule: Option<Vec<Rule>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -477,6 +486,9 @@ pub(super) struct Headers {
     /// "preserve", "upstream" (the endpoint's own name), or a fixed name.
     #[schemars(extend("default" = "preserve"))]
     pub(super) host: Option<At<String>>,
+    /// Also tell the app who asked as RFC 7239 has it: `Forwarded`.
+    #[schemars(extend("default" = false))]
+    pub(super) forwarded: Option<At<bool>>,
     /// Headers of requests.
     pub(super) request: HeaderChanges,
     /// Headers of answers.

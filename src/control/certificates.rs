@@ -16,6 +16,8 @@ pub struct Entrance {
     pub address: ListenAddress,
     /// Its TLS, if it has any.
     pub tls: Option<Arc<Terminator>>,
+    /// Each connection begins with a PROXY header.
+    pub proxy_protocol: bool,
     /// It sends everybody to https.
     pub redirects: bool,
 }

@@ -20,10 +20,11 @@ use super::drain::DrainJob;
 use super::handle::{Handle, Message};
 use super::idempotency::Answers;
 use super::view::{ConfigView, Event, EventKind, HistoryEntry};
+use super::windows::Sampler;
 use crate::config::{self, Config};
 use crate::metrics::{ControlMetrics, Registry};
 use crate::rollout::{self, Actor, AppState, Applied, Color, Command, Rejection, Transition, Trigger};
-use crate::routing::{Published, Resolved, RoutingTable};
+use crate::routing::{PreviewKey, Published, Resolved, RoutingTable};
 use crate::store::{self, StoreError, StoreHandle};
 use crate::tls::Originators;
 use crate::upstream::{Names, Prober};
@@ -104,6 +105,10 @@ pub(super) struct Controller {
     pub(super) reloading: tokio::sync::Mutex<()>,
     /// The newest generation in each app's compat file.
     pub(super) compat_written: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// What preview tokens are signed with, once some app has a preview.
+    pub(super) preview_key: RefCell<Option<Arc<PreviewKey>>>,
+    /// What each color's requests were like lately.
+    pub(super) sampler: RefCell<Sampler>,
     /// Tables that some worker may still hold; freed here, so that no request pays for it.
     pub(super) retired: RefCell<Vec<Arc<RoutingTable>>>,
 }
@@ -212,6 +217,8 @@ impl Controller {
             stopping: Cell::new(false),
             reloading: tokio::sync::Mutex::default(),
             compat_written: Arc::default(),
+            preview_key: RefCell::default(),
+            sampler: RefCell::default(),
             retired: RefCell::default(),
         });
         (

@@ -7,9 +7,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use super::ask::Refusal;
 use super::controller::Controller;
 use super::handle::{Explain, ExplainRequest};
+use crate::config::RuleColor;
 use crate::rollout::Weight;
 use crate::routing::{
-    AppRoute, Asked, From, HostBuffer, ServiceRoute, Special, Unavailable, Why, choose_with, peek_bucket,
+    AppRoute, Asked, From, HostBuffer, Lack, PreviewKey, ServiceRoute, Special, Unavailable, Why,
+    choose_with, client_of, holds, peek_bucket,
 };
 use crate::upstream::Health;
 
@@ -17,7 +19,7 @@ impl Controller {
     /// Explain a request.
     pub(super) fn explain(&self, request: &ExplainRequest) -> Result<Explain, Refusal> {
         let invalid = |why: String| Refusal::Invalid(why);
-        http::Method::from_bytes(request.method.as_bytes())
+        let method = http::Method::from_bytes(request.method.as_bytes())
             .map_err(|_| invalid(format!("`{}` is no method", request.method)))?;
         let uri: Uri = request
             .url
@@ -51,14 +53,22 @@ impl Controller {
         let table = self.published.load_full();
         match table.find(&host, path) {
             Some((app, service)) => {
+                let tls = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
                 let asked = Asked {
+                    method: &method,
+                    host: &host,
                     uri: &uri,
                     headers: &headers,
-                    peer,
-                    tls: uri.scheme() == Some(&http::uri::Scheme::HTTPS),
-                    trusted: &table.edge.trusted,
+                    client: client_of(&headers, peer, &table.edge),
+                    is_trusted: table.edge.trusts(peer),
+                    proto: None,
+                    tls,
+                    server_name: tls.then_some(host.as_str()),
+                    subject: None,
+                    door: None,
                 };
-                explain_route(&mut explain, app, service, &asked);
+                let key = table.edge.preview.as_deref();
+                explain_route(&mut explain, app, service, &asked, key);
             }
             None => {
                 explain.steps.push(format!(
@@ -92,7 +102,13 @@ fn peer(from: Option<&str>) -> Result<Option<IpAddr>, Refusal> {
         .map_err(|_| Refusal::Invalid(format!("`{text}` is no address: write one like 192.0.2.1")))
 }
 
-fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute, asked: &Asked<'_>) {
+fn explain_route(
+    explain: &mut Explain,
+    app: &AppRoute,
+    service: &ServiceRoute,
+    asked: &Asked<'_>,
+    key: Option<&PreviewKey>,
+) {
     explain.app = Some(app.name.clone());
     explain.service = Some(service.name.clone());
     let hosts: Vec<_> = app.hosts.iter().map(ToString::to_string).collect();
@@ -105,13 +121,20 @@ fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute, 
         "route: {hosts} → app {}; {} → service {}",
         app.name, service.matches, service.name
     ));
-    let choice = match choose_with(app, service, 0, asked, Special::None, || peek_bucket(app, 0)) {
+    let choice = match choose_with(app, service, 0, asked, key, Special::None, || peek_bucket(app, 0)) {
         Ok(choice) => choice,
         Err(Unavailable::Maintenance) => {
             explain
                 .steps
                 .push("maintenance: answered 503 by the proxy".to_owned());
             explain.status = Some(503);
+            return;
+        }
+        Err(Unavailable::Untrusted(why)) => {
+            explain
+                .steps
+                .push(format!("preview: answered 403 by the proxy: {}", why.as_str()));
+            explain.status = Some(403);
             return;
         }
         Err(Unavailable::Held) => {
@@ -121,6 +144,7 @@ fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute, 
             return;
         }
     };
+    explain_rules(explain, app, asked, choice.why);
     explain.steps.push(why(app, choice.why));
     explain.color = Some(choice.color);
     let pool = &service.pools[choice.color];
@@ -146,12 +170,43 @@ fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute, 
     }
 }
 
+/// Every rule that was looked at, if rules were.
+fn explain_rules(explain: &mut Explain, app: &AppRoute, asked: &Asked<'_>, why: Why) {
+    let looked_at = match why {
+        Why::Rule { rule } | Why::RuleSpilled { rule } => rule + 1,
+        Why::Meant => 0,
+        _ if app.hold.is_some() => 0,
+        _ => app.rules.len(),
+    };
+    for (at, rule) in app.rules.iter().enumerate().take(looked_at) {
+        let found = match holds(rule, asked) {
+            Ok(true) if rule.color == RuleColor::Candidate && app.weight == Weight::ZERO => {
+                "holds, but there is no candidate".to_owned()
+            }
+            Ok(true) => "holds".to_owned(),
+            Ok(false) => "does not hold".to_owned(),
+            Err(Lack::Missing) => "does not hold: the request has not what it asks for".to_owned(),
+            Err(Lack::Odd(why)) => format!("has no answer and is passed over (counted): {why}"),
+        };
+        let (number, source) = (at + 1, rule.when.source());
+        explain.steps.push(format!("rule {number} `{source}` {found}"));
+    }
+}
+
 fn why(app: &AppRoute, why: Why) -> String {
     let candidate = app.active.other();
     match why {
         Why::Active if app.weight == Weight::ZERO => {
             format!("color: {} is active and has everything", app.active)
         }
+        Why::Meant => "color: the request means this one on purpose (preview)".to_owned(),
+        Why::Rule { rule } => format!("color: rule {} says {}", rule + 1, said(app, rule)),
+        Why::RuleSpilled { rule } => format!(
+            "color: rule {} says {}, but {candidate} has nothing healthy or is drained: spilled to {}",
+            rule + 1,
+            said(app, rule),
+            app.active
+        ),
         Why::Active => format!("color: {} (the health path is never held)", app.active),
         Why::Weight { bucket, from, weight } => format!(
             "color: {candidate} has {} %, the buckets below {}; {} {bucket} of 10000",
@@ -165,6 +220,10 @@ fn why(app: &AppRoute, why: Why) -> String {
             app.active
         ),
     }
+}
+
+fn said(app: &AppRoute, rule: usize) -> &'static str {
+    app.rules.get(rule).map_or("", |rule| rule.color.as_str())
 }
 
 /// Whose bucket it is, as the beginning of a sentence.

@@ -10,8 +10,8 @@ use tokio::sync::{broadcast, mpsc};
 use super::handle::Message;
 use super::{
     AppView, Ask, ColorView, ConfigView, Drained, EndpointView, Event, EventKind, Explain, ExplainRequest,
-    Handle, HistoryEntry, Intent, Outcome, OutcomeView, Overview, Probe, Probed, Refusal, Reloaded,
-    ServiceView, Verify, Wanted,
+    Handle, HistoryEntry, Intent, Outcome, OutcomeView, Overview, PreviewToken, Probe, Probed, Refusal,
+    Reloaded, ServiceView, Verify, Wanted,
 };
 use crate::config::{Address, EndpointAddress};
 use crate::rollout::{Actor, ByColor, Color, Trigger};
@@ -131,6 +131,17 @@ async fn answer(fake: Fake, mut inbox: mpsc::Receiver<Message>) {
                     probes: vec![probe(color, healthy)],
                 };
                 drop(reply.send(state.refusal().map(|()| probed)));
+            }
+            Message::PreviewToken(_, aim, life, reply) => {
+                let token = PreviewToken {
+                    app: "web".to_owned(),
+                    aim,
+                    token: format!("{}.1000.ab", aim.as_str()),
+                    expires: Timestamp::UNIX_EPOCH + life,
+                    header: "x-cutover-color".to_owned(),
+                    cookie: None,
+                };
+                drop(reply.send(state.refusal().map(|()| token)));
             }
             Message::ConfigText(reply) => drop(reply.send("[admin]\n".to_owned())),
         }

@@ -46,6 +46,8 @@ impl Controller {
             edge: Arc::new(routing::Edge {
                 limits: config.limits,
                 trusted: config.server.trusted_proxies.clone(),
+                preview: self.preview_key(&config),
+                trusts_unix: config.server.trusts_unix,
             }),
         };
         self.retire(self.published.publish(table));

@@ -22,6 +22,8 @@ pub(super) enum ProxyError {
     NoRoute,
     /// The connection's certificate is for other hosts.
     Misdirected,
+    /// It means a color on purpose, and may not.
+    Untrusted(&'static str),
     /// The request's body did not come in time.
     BodyTimeout,
     /// The request's body is larger than allowed.
@@ -59,6 +61,7 @@ impl ProxyError {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Untrusted(_) => StatusCode::FORBIDDEN,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -75,7 +78,7 @@ impl ProxyError {
     /// The name in the log.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
-            Self::Malformed(why) => why,
+            Self::Malformed(why) | Self::Untrusted(why) => why,
             Self::NoRoute => "no app or service matches",
             Self::Misdirected => "host is not the one of this TLS connection",
             Self::BodyTimeout => "request body timeout",
@@ -101,6 +104,7 @@ impl ProxyError {
             Self::Malformed(_)
             | Self::NoRoute
             | Self::Misdirected
+            | Self::Untrusted(_)
             | Self::BodyTimeout
             | Self::BodyTooLarge
             | Self::TargetTooLong

@@ -104,11 +104,8 @@ mod tests {
         }
         let uri = Uri::from_static("/");
         let asked = Asked {
-            uri: &uri,
-            headers: &headers,
-            peer: peer.parse().ok(),
-            tls: false,
-            trusted: &[],
+            client: peer.parse().ok(),
+            ..Asked::plain(&uri, &headers)
         };
         Affinity { key, salt: 7 }.bucket(&asked)
     }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use http::{HeaderName, HeaderValue};
@@ -10,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::table::{AppRoute, Lane, Member, PaddedPoint, Pool, RoutingTable, ServiceRoute, Settings};
 use super::{Affinity, HoldQueue, Matcher, Place};
-use crate::config::{self, Address, Config, EndpointAddress, HostHeader, Probe, Protocol, WhenLast};
+use crate::config::{self, Address, Config, EndpointAddress, HostHeader, Preview, Probe, Protocol, WhenLast};
 use crate::metrics::Registry;
 use crate::rollout::{AppState, ByColor, Color, Phase};
 use crate::tls::Originators;
@@ -65,6 +64,7 @@ pub fn rebuild(
 ) -> Built {
     let AppInput { config, state, .. } = input;
     let mut carried = Carried::of(before);
+    let preview = config.traffic.preview.clone().map(Arc::new);
     let hold = state.hold.map(|hold| {
         before
             .and_then(|app| app.hold.clone())
@@ -73,7 +73,7 @@ pub fn rebuild(
     let services = config
         .services
         .values()
-        .map(|service| build_service(fixed, input, service, resolved, &mut carried))
+        .map(|service| build_service(fixed, input, service, preview.as_ref(), resolved, &mut carried))
         .collect();
     let phases = before.map(|app| Arc::clone(&app.phases)).unwrap_or_else(|| {
         let point = |worker| PaddedPoint::new(Phase::of_worker(worker, fixed.workers).point());
@@ -89,6 +89,8 @@ pub fn rebuild(
             key: config.traffic.affinity.clone(),
             salt: state.salt,
         },
+        preview,
+        rules: Arc::clone(&config.traffic.rules),
         revisions: state.colors.map(|_, color| color.revision.clone()),
         hold,
         maintenance: state
@@ -99,7 +101,8 @@ pub fn rebuild(
         drain: config.drain,
         services,
         phases,
-        spilled: before.map_or_else(|| Arc::new(AtomicU64::new(0)), |app| Arc::clone(&app.spilled)),
+        spilled: before.map_or_else(Arc::default, |app| Arc::clone(&app.spilled)),
+        rule_errors: before.map_or_else(Arc::default, |app| Arc::clone(&app.rule_errors)),
     };
     Built {
         app: Arc::new(app),
@@ -184,6 +187,7 @@ fn build_service(
     fixed: Fixed<'_>,
     input: AppInput<'_>,
     service: &config::Service,
+    preview: Option<&Arc<Preview>>,
     resolved: &Resolved,
     carried: &mut Carried,
 ) -> ServiceRoute {
@@ -199,6 +203,7 @@ fn build_service(
         limits: app.limits,
         headers: app.headers.clone(),
         strip: prefix,
+        preview: preview.cloned(),
         streams: app.drain.streams,
     });
     let pool = |color| build_pool(fixed, input, service, &settings, color, resolved, carried);

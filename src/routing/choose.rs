@@ -2,7 +2,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{AppRoute, Asked, Newcomer, ServiceRoute};
+use super::preview::meant;
+use super::rules::{Lack, holds};
+use super::{AppRoute, Asked, Newcomer, PreviewKey, ServiceRoute, Untrusted};
+use crate::config::RuleColor;
 use crate::rollout::{Color, Phase, Weight, is_candidate};
 
 /// What makes a request special.
@@ -26,6 +29,8 @@ pub struct Choice {
     pub explicit: bool,
     /// A client that is to be told who it is.
     pub newcomer: Option<Newcomer>,
+    /// Rules that had no answer for what the request holds.
+    pub odd: u32,
 }
 
 impl Choice {
@@ -35,6 +40,7 @@ impl Choice {
             why,
             explicit: false,
             newcomer: None,
+            odd: 0,
         }
     }
 
@@ -52,6 +58,18 @@ impl Choice {
 pub enum Why {
     /// It is active and has everything.
     Active,
+    /// The request means this color, and may.
+    Meant,
+    /// This rule sends it here.
+    Rule {
+        /// Its place among the app's rules, from 0.
+        rule: usize,
+    },
+    /// This rule would send it to the other color, which has nothing healthy or is drained.
+    RuleSpilled {
+        /// Its place among the app's rules, from 0.
+        rule: usize,
+    },
     /// A share of the traffic is the candidate's, and this bucket fell so.
     Weight {
         /// The bucket, of 10,000.
@@ -86,26 +104,32 @@ pub enum Unavailable {
     Maintenance,
     /// A hold: wait, then start again.
     Held,
+    /// It means a color, and may not: 403.
+    Untrusted(Untrusted),
 }
 
 /// Step 2 of a request, drawing a bucket where one is needed.
 ///
 /// # Errors
-/// The app is in maintenance or held.
+/// The app is in maintenance or held, or the request means a color that it may not.
 pub fn choose(
     app: &AppRoute,
     service: &ServiceRoute,
     worker: usize,
     asked: &Asked<'_>,
+    key: Option<&PreviewKey>,
     special: Special,
 ) -> Result<Choice, Unavailable> {
-    let choice = choose_with(app, service, worker, asked, special, || next_bucket(app, worker));
-    if let Ok(Choice {
-        why: Why::Spilled { .. },
-        ..
-    }) = choice
-    {
-        app.spilled.fetch_add(1, Relaxed);
+    let choice = choose_with(app, service, worker, asked, key, special, || {
+        next_bucket(app, worker)
+    });
+    if let Ok(choice) = &choice {
+        if matches!(choice.why, Why::Spilled { .. } | Why::RuleSpilled { .. }) {
+            app.spilled.fetch_add(1, Relaxed);
+        }
+        if choice.odd > 0 {
+            app.rule_errors.fetch_add(u64::from(choice.odd), Relaxed);
+        }
     }
     choice
 }
@@ -119,6 +143,7 @@ pub fn choose_with(
     service: &ServiceRoute,
     worker: usize,
     asked: &Asked<'_>,
+    key: Option<&PreviewKey>,
     special: Special,
     draw: impl FnOnce() -> u32,
 ) -> Result<Choice, Unavailable> {
@@ -128,6 +153,16 @@ pub fn choose_with(
             explicit: app.hold.is_some(),
             ..active
         });
+    }
+    let meant = match (&app.preview, asked.door) {
+        (None, None) => None,
+        _ => meant(app, asked, key).map_err(Unavailable::Untrusted)?,
+    };
+    if let Some(color) = meant
+        && color != app.active
+    {
+        // On purpose: neither a hold nor maintenance is meant for those who look at the other color.
+        return Ok(Choice::new(color, Why::Meant).explicitly());
     }
     if app.maintenance.is_some() {
         return Err(Unavailable::Maintenance);
@@ -140,10 +175,65 @@ pub fn choose_with(
             Err(Unavailable::Held)
         };
     }
-    if app.weight == Weight::ZERO {
-        return Ok(active);
+    if meant.is_some() {
+        return Ok(Choice {
+            why: Why::Meant,
+            ..active
+        });
     }
-    Ok(split(app, service, worker, asked, draw))
+    let mut odd = 0;
+    if !app.rules.is_empty()
+        && let Some(choice) = ruled(app, service, worker, asked, &mut odd)
+    {
+        return Ok(Choice { odd, ..choice });
+    }
+    if app.weight == Weight::ZERO {
+        return Ok(Choice { odd, ..active });
+    }
+    Ok(Choice {
+        odd,
+        ..split(app, service, worker, asked, draw)
+    })
+}
+
+/// The first rule that holds; `odd` counts those that had no answer.
+fn ruled(
+    app: &AppRoute,
+    service: &ServiceRoute,
+    worker: usize,
+    asked: &Asked<'_>,
+    odd: &mut u32,
+) -> Option<Choice> {
+    for (rule, of) in app.rules.iter().enumerate() {
+        match holds(of, asked) {
+            Ok(true) => {}
+            Ok(false) | Err(Lack::Missing) => continue,
+            Err(Lack::Odd(_)) => {
+                *odd += 1;
+                continue;
+            }
+        }
+        let candidate = app.weight > Weight::ZERO;
+        let color = match of.color {
+            RuleColor::Blue => Color::Blue,
+            RuleColor::Green => Color::Green,
+            RuleColor::Active => app.active,
+            RuleColor::Candidate if candidate => app.active.other(),
+            RuleColor::Candidate => continue,
+        };
+        let choice = Choice::new(color, Why::Rule { rule });
+        let lane = &service.pools[color].lanes[worker];
+        return Some(if color == app.active {
+            choice
+        } else if !lane.has_usable() || !lane.takes_explicit() {
+            Choice::new(app.active, Why::RuleSpilled { rule })
+        } else if candidate {
+            choice
+        } else {
+            choice.explicitly()
+        });
+    }
+    None
 }
 
 fn split(

@@ -78,14 +78,8 @@ impl Bench {
 
     fn choose(&self, path: &str, special: Special) -> Result<Choice, Unavailable> {
         let (uri, headers) = (path.parse().unwrap(), http::HeaderMap::new());
-        let asked = Asked {
-            uri: &uri,
-            headers: &headers,
-            peer: None,
-            tls: false,
-            trusted: &[],
-        };
-        choose(&self.route, &self.route.services[0], 0, &asked, special)
+        let asked = Asked::plain(&uri, &headers);
+        choose(&self.route, &self.route.services[0], 0, &asked, None, special)
     }
 
     fn health(&self, color: Color, health: Health) {

@@ -113,8 +113,12 @@ fn declared_trailers_pass_both_ways() {
     assert_eq!(request.trailers, [("x-check".to_owned(), "7".to_owned())]);
     assert_eq!(request.field("te"), Some("trailers"));
 
+    // Trailers are where servers disagree about the end of a request: nothing follows on the connection.
+    assert_eq!(answer.field("connection"), Some("close"));
+    client.assert_closed();
+
     // A client that takes no trailers gets the same body without them.
-    let answer = client.get("/");
+    let answer = proxy.fetch("/");
     assert_eq!((answer.text().as_str(), answer.trailers.len()), ("blue", 0));
 }
 

@@ -8,15 +8,19 @@
 )]
 
 mod affinity;
+mod balancer;
 mod basics;
 mod bodies;
+mod corpus;
 mod harness;
 mod headers;
 mod interim;
 mod lifecycle;
 mod limits;
 mod operating;
+mod preview;
 mod routing;
+mod rules;
 mod smuggling;
 mod streams;
 mod switching;

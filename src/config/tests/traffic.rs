@@ -16,6 +16,19 @@ fn mistakes_are_found_with_their_places() {
         ("bad_value", "[app.web.affinity]\nkey = §\"cookie:a=b\"", "a cookie's name", ""),
         ("unknown_key", "[app.web.affinity]\n§kay = \"ip\"", "in `[app.web.affinity]`", "did you mean `key`?"),
         ("wrong_type", "[app.web.affinity]\nkey = §1", "must be a string", ""),
+        ("bad_condition", "[[app.web.rule]]\ncolor = \"green\"\nwhen = 'request§.pth == \"/\"'", "no field `pth`", "did you mean `path`?"),
+        ("bad_condition", "[[app.web.rule]]\ncolor = \"green\"\nwhen = '§request.path'", "of type string", ""),
+        ("bad_condition", "[[app.web.rule]]\ncolor = \"green\"\nwhen = '§size(request.path)'", "of type int", ""),
+        ("bad_condition", "[[app.web.rule]]\ncolor = \"green\"\nwhen = §'request.headers[\"X-Beta\"] == \"1\"'", "names are in lower case", ""),
+        ("bad_condition", "[[app.web.rule]]\ncolor = \"green\"\nwhen = §'client.address.inNetwork(\"10.0.0.0/33\")'", "`10.0.0.0/33` is no network", ""),
+        ("bad_condition", "[[app.web.rule]]\ncolor = \"green\"\nwhen = §'size(request.path) > 3 && request.path.matches(\"a\")'", "`matches` does not go together", "two rules"),
+        ("missing_key", "§[[app.web.rule]]\nwhen = \"true\"", "needs `color`", ""),
+        ("bad_value", "[[app.web.rule]]\nwhen = \"true\"\ncolor = §\"purple\"", "`color` cannot be `purple`", ""),
+        ("bad_value", "[app.web.preview]\nfrom = [§\"10.0.0.0/40\"]", "32 at most", ""),
+        ("bad_value", "[app.web.preview]\nheader = §\"connection\"", "belongs to the connection", ""),
+        ("bad_value", "[app.web.preview]\ncookie = §\"a b\"", "a cookie's name", ""),
+        ("unknown_key", "[app.web.preview]\n§form = []", "in `[app.web.preview]`", "did you mean `from`?"),
+        ("bad_value", "[[listener]]\naddress = \"127.0.0.1:0\"\ncolor = §\"gren\"", "`color`", "did you mean `green`?"),
     ]);
 }
 

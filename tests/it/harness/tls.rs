@@ -1,5 +1,6 @@
 //! A certificate authority for one test, and clients that trust it alone.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -218,7 +219,13 @@ impl Dialer {
 
     /// Why there is no connection, if there is none.
     pub fn try_dial(&self, address: SocketAddr, name: &str) -> std::io::Result<Wire> {
+        self.try_dial_behind(address, name, b"")
+    }
+
+    /// The same; these bytes go before the handshake.
+    pub fn try_dial_behind(&self, address: SocketAddr, name: &str, before: &[u8]) -> std::io::Result<Wire> {
         let mut stream = TcpStream::connect(address)?;
+        stream.write_all(before)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
