@@ -407,6 +407,20 @@ fn service(key: &str, service: &Service, above: &Headers) -> Flat {
     headers(&key("headers"), &service.headers, &mut own);
     headers(&key("headers"), above, &mut of_app);
     flat.add_where_not(own, &of_app);
+    let trust = &service.tls.trust;
+    let file = |path: &Option<std::path::PathBuf>| {
+        path.iter()
+            .map(|path| path.display().to_string())
+            .collect::<String>()
+    };
+    flat.put(&key("tls.ca"), file(&trust.ca));
+    let pair = trust.identity.as_ref();
+    flat.put(&key("tls.client_cert"), file(&pair.map(|pair| pair.cert.clone())));
+    flat.put(&key("tls.client_key"), file(&pair.map(|pair| pair.key.clone())));
+    flat.put(
+        &key("tls.server_name"),
+        service.tls.server_name.clone().unwrap_or_default(),
+    );
     let health = &service.health;
     flat.time(&key("health.interval"), health.interval);
     flat.time(&key("health.timeout"), health.timeout);

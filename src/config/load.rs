@@ -67,15 +67,15 @@ impl Loaded {
             let mut settings = listeners.iter().filter_map(|listener| listener.tls.as_ref());
             settings.any(|tls| match file {
                 PemFile::Pair(pair) => tls.settings.certificates.contains(pair),
-                PemFile::ClientCa(path) => tls.settings.client_ca.as_ref() == Some(path),
+                PemFile::Ca(path) => tls.settings.client_ca.as_ref() == Some(path),
                 PemFile::Page(_) => false,
-            })
+            }) || running.is_some_and(|config| towards_apps(config, file))
         };
         let mut texts = BTreeMap::new();
         for (file, span) in self.pem.iter().filter(|(file, _)| !in_use(file)) {
             let checked = match file {
                 PemFile::Pair(pair) => pair.check(),
-                PemFile::ClientCa(path) => tls::check_client_ca(path),
+                PemFile::Ca(path) => tls::check_ca(path),
                 PemFile::Page(path) => {
                     match read_page(path) {
                         Ok(text) => drop(texts.insert(path.clone(), text)),
@@ -115,9 +115,19 @@ fn read_page(path: &Path) -> Result<Arc<str>, String> {
 #[derive(Clone, Debug)]
 pub(super) enum PemFile {
     Pair(tls::Pair),
-    ClientCa(PathBuf),
+    Ca(PathBuf),
     /// Of `errors`.
     Page(PathBuf),
+}
+
+/// Whether handshakes with apps use it.
+fn towards_apps(config: &Config, file: &PemFile) -> bool {
+    let mut services = config.apps.values().flat_map(|app| app.services.values());
+    services.any(|service| match file {
+        PemFile::Pair(pair) => service.tls.trust.identity.as_ref() == Some(pair),
+        PemFile::Ca(path) => service.tls.trust.ca.as_ref() == Some(path),
+        PemFile::Page(_) => false,
+    })
 }
 
 /// SHA-256 of the bytes of a file; displayed in hexadecimal digits.

@@ -5,6 +5,7 @@ mod errors;
 mod headers;
 mod health;
 mod listeners;
+mod origin;
 mod parts;
 mod rules;
 mod traffic;
