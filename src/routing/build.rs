@@ -248,7 +248,7 @@ fn build_pool(
             color,
             address: address.clone(),
             target,
-            tls: handshake(app, service, address),
+            tls: handshake(service, address),
         };
         if members.iter().any(|member| member.endpoint.key == key) {
             continue;
@@ -297,7 +297,7 @@ fn new_endpoint(fixed: Fixed<'_>, key: EndpointKey) -> Arc<Endpoint> {
 
 /// How TLS is spoken to an endpoint: connections are the endpoint's and not a request's, so that a `Host` of the
 /// client's says nothing about their name.
-fn handshake(app: &config::App, service: &config::Service, address: &EndpointAddress) -> Option<Handshake> {
+fn handshake(service: &config::Service, address: &EndpointAddress) -> Option<Handshake> {
     if address.protocol != Protocol::Https {
         return None;
     }
