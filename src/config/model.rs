@@ -16,7 +16,7 @@ use crate::rollout::{ByColor, Color};
 use crate::tls;
 
 pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
-pub use traffic::{AffinityKey, Aim, Preview, Traffic};
+pub use traffic::{AffinityKey, Aim, Hold, Preview, Traffic};
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]

@@ -12,6 +12,7 @@ mod forwarded;
 mod frames;
 mod front;
 pub mod headers;
+mod hold;
 mod listener;
 pub mod origin;
 mod preamble;

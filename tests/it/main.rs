@@ -14,6 +14,7 @@ mod bodies;
 mod corpus;
 mod harness;
 mod headers;
+mod hold;
 mod interim;
 mod lifecycle;
 mod limits;
