@@ -22,7 +22,7 @@ const AFTER_BASE: &[(&str, &str, &str, &str)] = &[
     ("not_built", "[app.web.§guard]\nbake = \"5m\"", "`[app.web.guard]` is not built in this version: remove it", ""),
     ("not_built", "[§fleet]\nprefix = \"x\"", "`[fleet]` is not built", ""),
     ("not_built", "[limits]\n§h2_streams = 1", "`limits.h2_streams` is not built", ""),
-    ("not_built", "[[listener]]\naddress = \"127.0.0.1:0\"\n§color = \"standby\"", "`listener.color`", ""),
+    ("not_built", "[[listener]]\naddress = \"127.0.0.1:0\"\n§respond = []", "`listener.respond`", ""),
     ("not_built", "[app.web.headers]\n§rewrite_location = true", "`app.web.headers.rewrite_location`", ""),
     ("not_built", "[app.web.health]\npath = \"/\"\n§identity = true", "`app.web.health.identity`", ""),
     ("not_built", "[app.web.health]\nkind = §\"grpc\"", "`kind = \"grpc\"` is not built", "use `http` or `tcp`"),
