@@ -27,3 +27,4 @@ mod streams;
 mod switching;
 mod tls;
 mod upstream;
+mod upstream_tls;
