@@ -16,6 +16,10 @@ pub enum Kind {
     Node,
     /// WebSockets on the Python package of that name.
     Sockets,
+    /// Pages, WebSockets and event streams on uvicorn (`crowd.py`).
+    Crowd,
+    /// A bidirectional gRPC method on grpcio (`crowd.py`).
+    Chat,
 }
 
 /// One app server in one color, always on the same port.
@@ -61,7 +65,7 @@ impl App {
     fn begin(&mut self) {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/apps");
         let mut command = match self.kind {
-            Kind::Uvicorn => {
+            Kind::Uvicorn | Kind::Crowd => {
                 let mut command = Command::new(tool("uvicorn"));
                 command.args([
                     "--app-dir",
@@ -76,8 +80,16 @@ impl App {
                     "--log-level",
                     "error",
                     "--ws",
-                    "none",
-                    "app:asgi",
+                    if self.kind == Kind::Crowd {
+                        "websockets"
+                    } else {
+                        "none"
+                    },
+                    if self.kind == Kind::Crowd {
+                        "crowd:asgi"
+                    } else {
+                        "app:asgi"
+                    },
                 ]);
                 command
             }
@@ -106,6 +118,11 @@ impl App {
                 command.arg(format!("{folder}/sockets.py"));
                 command
             }
+            Kind::Chat => {
+                let mut command = Command::new(tool("python"));
+                command.args([format!("{folder}/crowd.py"), "chat".to_owned()]);
+                command
+            }
         };
         command
             .env("COLOR", self.color.name())
@@ -122,7 +139,8 @@ impl App {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Ok(mut client) = Client::connect(address)
-                && client.get("/healthz").is_ok_and(|answer| answer.status == 200)
+                // grpcio speaks HTTP/2 alone: an open port has to do.
+                && (self.kind == Kind::Chat || client.get("/healthz").is_ok_and(|answer| answer.status == 200))
             {
                 return;
             }
