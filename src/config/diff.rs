@@ -231,6 +231,7 @@ fn process(config: &Config) -> Flat {
     flat.put("log.level", &config.log.level);
     limits("limits", &config.limits, &mut flat);
     flat.put("limits.connections", config.limits.connections);
+    flat.put("limits.h2_streams", config.limits.h2_streams);
     flat
 }
 

@@ -13,7 +13,6 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::body::{ReplyBody, RequestBody, Upload};
-use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers::{
@@ -21,8 +20,9 @@ use super::headers::{
 };
 use super::reply;
 use super::send::{connect_error, line_for, may_repeat, send};
+use super::serving::Serving;
 use super::sse::Events;
-use super::target::{check_head, origin_form};
+use super::target::{check_head, origin_form, settle_http2};
 use super::upgrade;
 use super::worker::{Proof, Worker};
 use crate::config::HostHeader;
@@ -34,19 +34,26 @@ const CONNECT_TRIES: u32 = 2;
 /// Serve one request: route, choose, claim, prepare, send, answer. Recording happens when the [`Exchange`] drops.
 pub(super) async fn forward(
     worker: Rc<Worker>,
-    client: Rc<Client>,
+    serving: Serving,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Infallible> {
-    let (head, body) = request.into_parts();
-    let serving = Serving::begin(client, &head, &body);
+    let (mut head, body) = request.into_parts();
+    let is_http2 = head.version == Version::HTTP_2;
+    let settled = if is_http2 {
+        let table = worker.shared.published.load();
+        settle_http2(&mut head, table.edge.limits.header_count)
+    } else {
+        Ok(())
+    };
     let exchange = Exchange::begin(&worker, serving, &head);
     let was_http10 = head.version == Version::HTTP_10;
     // After a refusal it is the client's choice whether the body still comes (RFC 9110 §10.1.1): nothing may follow.
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
     let front = Rc::clone(&exchange.client().front);
-    let outcome = match front.redirect {
-        None => attempt(&worker, &exchange, head, body).await,
-        Some(status) => redirect(status, &exchange, &head).map_err(Failure::from),
+    let outcome = match (settled, front.redirect) {
+        (Err(error), _) => Err(error.into()),
+        (Ok(()), None) => attempt(&worker, &exchange, head, body).await,
+        (Ok(()), Some(status)) => redirect(status, &exchange, &head).map_err(Failure::from),
     };
     let mut closes = worker.stopping() || (expects && front.redirect.is_some());
     let mut response = match outcome {
@@ -67,6 +74,11 @@ pub(super) async fn forward(
             .entry(STRICT_TRANSPORT_SECURITY)
             .or_insert_with(|| hsts.clone());
     }
+    if is_http2 {
+        // No field says so there, and the connection stays.
+        response.headers_mut().remove(CONNECTION);
+        return Ok(response);
+    }
     if closes {
         response
             .headers_mut()
@@ -76,27 +88,6 @@ pub(super) async fn forward(
         *response.version_mut() = Version::HTTP_11;
     }
     Ok(response)
-}
-
-/// The client's connection is busy as long as this lives: until both bodies of the request are through.
-pub(super) struct Serving(Rc<Client>);
-
-impl Serving {
-    fn begin(client: Rc<Client>, head: &http::request::Parts, body: &Incoming) -> Self {
-        client.begins(!body.is_end_stream(), head.version == Version::HTTP_10);
-        Self(client)
-    }
-
-    /// Whose request it is.
-    pub(super) fn client(&self) -> &Client {
-        &self.0
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.0.ends();
-    }
 }
 
 /// Why a request is answered by the proxy itself.
@@ -394,7 +385,7 @@ async fn carry(
     if events.is_some() {
         line.carries_stream();
         // A stream ends by its policy, not with its gate's requests.
-        exchange.client().goes_through(0);
+        exchange.serving().goes_through(0);
     }
     let (exchange, timeouts) = (Rc::clone(exchange), &lane.settings.timeouts);
     let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, timeouts, events).await;

@@ -11,6 +11,8 @@ mod basics;
 mod bodies;
 mod harness;
 mod headers;
+mod http2;
+mod http2_ends;
 mod interim;
 mod lifecycle;
 mod limits;

@@ -20,6 +20,7 @@ use super::wire::{Message, Wire};
 #[derive(Default)]
 pub struct Setup {
     server: String,
+    grace: Option<&'static str>,
     listeners: Option<String>,
     access_log: bool,
     rest: String,
@@ -35,6 +36,12 @@ impl Setup {
     /// Lines of `[server]`.
     pub fn server(mut self, lines: &str) -> Self {
         self.server = lines.to_owned();
+        self
+    }
+
+    /// A shutdown's grace in place of one second.
+    pub fn grace(mut self, time: &'static str) -> Self {
+        self.grace = Some(time);
         self
     }
 
@@ -110,7 +117,8 @@ impl Setup {
             "access = \"off\"".to_owned()
         };
         format!(
-            "[server]\nworkers = 2\nshutdown_grace = \"1s\"\nstate_dir = \"{}\"\n{}\n[log]\n{log}\n{listeners}\n{}",
+            "[server]\nworkers = 2\nshutdown_grace = \"{}\"\nstate_dir = \"{}\"\n{}\n[log]\n{log}\n{listeners}\n{}",
+            self.grace.unwrap_or("1s"),
             folder.join("state").display(),
             self.server,
             self.rest
