@@ -390,13 +390,10 @@ impl Shape<'_, '_, '_> {
 fn not_built(path: &[&str]) -> bool {
     match path {
         ["fleet" | "notify"] => true,
-        ["listener", "proxy_protocol" | "respond" | "color"] => true,
+        ["listener", "respond"] => true,
         ["app", _, key] => [
             "retry",
             "balance",
-            "affinity",
-            "preview",
-            "rule",
             "failover",
             "skew",
             "mirror",

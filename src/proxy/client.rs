@@ -17,6 +17,7 @@ use super::forward::forward;
 use super::front::{Front, Opened, look_at, shake_hands};
 use super::headers::Peer;
 use super::http2::{self, Many};
+use super::preamble;
 use super::preface::Protocol;
 use super::reply;
 use super::serving::Serving;
@@ -67,6 +68,8 @@ pub(super) struct Client {
     doomed: Cell<bool>,
     /// An HTTP/1.0 client: the end of the connection is the end of an answer without a length.
     closes_to_end: Cell<bool>,
+    /// The request that is served is the last of this connection, whatever follows it.
+    last: Cell<bool>,
     /// The app has switched protocols: what follows HTTP on this connection.
     tunnel: RefCell<Option<Tunnel>>,
     /// Its streams, if it speaks HTTP/2: then what is said of *the* request above says nothing.
@@ -103,6 +106,16 @@ impl Client {
     pub(super) fn uploaded(&self) {
         self.upload_done.set(true);
         self.wake();
+    }
+
+    /// What follows on this connection may be read as something else by others: serve none of it.
+    pub(super) fn ends_here(&self) {
+        self.last.set(true);
+    }
+
+    /// Whether the connection ends with this answer.
+    pub(super) fn is_last(&self) -> bool {
+        self.last.get()
     }
 
     /// The time of a gate's requests is over. A client that takes nothing would not notice that its answer was cut.
@@ -242,20 +255,59 @@ impl Client {
 
 /// Serve a client in clear text.
 pub(super) async fn serve_plain(worker: Rc<Worker>, front: Rc<Front>, stream: Stream, peer: Peer) {
+    serve_plain_since(worker, front, stream, peer, Instant::now()).await;
+}
+
+async fn serve_plain_since(
+    worker: Rc<Worker>,
+    front: Rc<Front>,
+    stream: Stream,
+    peer: Peer,
+    accepted: Instant,
+) {
     let limits = worker.shared.published.load().edge.limits;
-    let accepted = Instant::now();
-    let deadline = accepted + limits.client_header_timeout;
     let socket = stream.socket();
+    let deadline = accepted + limits.client_header_timeout;
     if let Some(opened) = look_at(&worker, stream, peer, deadline).await {
         serve(worker, front, opened, socket, limits, accepted).await;
     }
 }
 
+/// Serve a client whose connection a balancer has passed on, with a PROXY header before its first byte. The header's
+/// time is part of the time to the first complete head.
+pub(super) async fn serve_behind_balancer(
+    worker: Rc<Worker>,
+    front: Rc<Front>,
+    mut stream: Stream,
+    balancer: Peer,
+) {
+    let accepted = Instant::now();
+    let deadline = accepted + worker.shared.published.load().edge.limits.client_header_timeout;
+    let Some(peer) = preamble::take(&worker, &mut stream, balancer, deadline).await else {
+        return;
+    };
+    // Boxed: this task has no room for a whole connection while it waits for a header.
+    if front.tls.is_some() {
+        Box::pin(serve_tls_since(worker, front, stream, peer, accepted)).await;
+    } else {
+        Box::pin(serve_plain_since(worker, front, stream, peer, accepted)).await;
+    }
+}
+
 /// Serve a client through TLS. The handshake is part of the time to the first complete head.
 pub(super) async fn serve_tls(worker: Rc<Worker>, front: Rc<Front>, stream: Stream, peer: Peer) {
+    serve_tls_since(worker, front, stream, peer, Instant::now()).await;
+}
+
+async fn serve_tls_since(
+    worker: Rc<Worker>,
+    front: Rc<Front>,
+    stream: Stream,
+    peer: Peer,
+    accepted: Instant,
+) {
     let Some(tls) = front.tls.clone() else { return };
     let limits = worker.shared.published.load().edge.limits;
-    let accepted = Instant::now();
     let deadline = accepted + limits.client_header_timeout;
     let socket = stream.socket();
     if let Some(opened) = shake_hands(&worker, &tls, stream, peer, deadline).await {
@@ -288,6 +340,7 @@ async fn serve(
         gate: Cell::new(0),
         doomed: Cell::new(false),
         closes_to_end: Cell::new(false),
+        last: Cell::new(false),
         tunnel: RefCell::new(None),
         many: many.clone(),
     });
@@ -338,8 +391,7 @@ async fn serve_http1(
     }
     match end {
         End::Served(result) => {
-            let refused = result.is_err_and(|error| worker.refused_by_parser(&error));
-            if refused || !client.upload_done.get() {
+            if result.is_err_and(|error| worker.refused_by_parser(&error)) || !client.upload_done.get() {
                 linger(connection.into_parts().io.into_inner()).await;
             }
         }

@@ -7,19 +7,26 @@
     reason = "a test panics to fail, and a test binary has no readers of its interface"
 )]
 
+mod affinity;
+mod balancer;
 mod basics;
 mod bodies;
+mod corpus;
 mod harness;
 mod headers;
+mod hold;
 mod http2;
 mod http2_ends;
 mod interim;
 mod lifecycle;
 mod limits;
 mod operating;
+mod preview;
 mod routing;
+mod rules;
 mod smuggling;
 mod streams;
 mod switching;
 mod tls;
 mod upstream;
+mod upstream_tls;

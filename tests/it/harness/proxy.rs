@@ -21,6 +21,7 @@ use super::wire::{Message, Wire};
 pub struct Setup {
     server: String,
     grace: Option<&'static str>,
+    workers: Option<usize>,
     listeners: Option<String>,
     access_log: bool,
     rest: String,
@@ -42,6 +43,12 @@ impl Setup {
     /// A shutdown's grace in place of one second.
     pub fn grace(mut self, time: &'static str) -> Self {
         self.grace = Some(time);
+        self
+    }
+
+    /// So many in place of two.
+    pub fn workers(mut self, count: usize) -> Self {
+        self.workers = Some(count);
         self
     }
 
@@ -117,7 +124,8 @@ impl Setup {
             "access = \"off\"".to_owned()
         };
         format!(
-            "[server]\nworkers = 2\nshutdown_grace = \"{}\"\nstate_dir = \"{}\"\n{}\n[log]\n{log}\n{listeners}\n{}",
+            "[server]\nworkers = {}\nshutdown_grace = \"{}\"\nstate_dir = \"{}\"\n{}\n[log]\n{log}\n{listeners}\n{}",
+            self.workers.unwrap_or(2),
             self.grace.unwrap_or("1s"),
             folder.join("state").display(),
             self.server,
