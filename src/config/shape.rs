@@ -390,7 +390,6 @@ impl Shape<'_, '_, '_> {
 fn not_built(path: &[&str]) -> bool {
     match path {
         ["fleet" | "notify"] => true,
-        ["listener", "respond"] => true,
         ["app", _, key] => [
             "retry",
             "balance",
@@ -406,7 +405,6 @@ fn not_built(path: &[&str]) -> bool {
             "revision_json",
         ]
         .contains(key),
-        ["app", _, "headers", "rewrite_location"] => true,
         [
             "app",
             _,
