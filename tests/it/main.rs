@@ -8,12 +8,14 @@
 )]
 
 mod affinity;
+mod answers;
 mod balancer;
 mod basics;
 mod bodies;
 mod corpus;
 mod harness;
 mod headers;
+mod hold;
 mod interim;
 mod lifecycle;
 mod limits;
