@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use cutover::config::{self, EndpointAddress, Headers, HostHeader, HostPattern, PathMatch};
+use cutover::config::{self, Address, EndpointAddress, Headers, HostHeader, HostPattern, PathMatch};
 use cutover::metrics::Registry;
 use cutover::proxy::headers::{Peer, prepare_request, prepare_response};
 use cutover::proxy::request_id::RequestIds;
@@ -77,6 +77,7 @@ fn decide(c: &mut Criterion, name: &str, lines: &str, percent: u8) {
         workers: 2,
         registry: &Registry::new(2, 1),
         drained: &Arc::default(),
+        originators: &cutover::tls::Originators::default(),
     };
     let input = AppInput {
         config: app,
@@ -155,8 +156,9 @@ fn claim(c: &mut Criterion) {
         app: "web".into(),
         service: "web".into(),
         color: Color::Blue,
-        address: EndpointAddress::Ip(address),
+        address: EndpointAddress::plain(Address::Ip(address)),
         target: Target::Tcp(address),
+        tls: None,
     });
     let gate = Gate::open(&endpoint, 2, &Arc::new(Notify::new()));
     c.bench_function("claim and release", |b| b.iter(|| drop(black_box(gate.claim(0)))));

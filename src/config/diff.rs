@@ -328,6 +328,20 @@ fn service(key: &str, service: &Service) -> Flat {
     flat.time(&key("timeouts.first_byte"), service.timeouts.first_byte);
     flat.time(&key("timeouts.idle"), service.timeouts.idle);
     flat.time(&key("timeouts.upstream_idle"), service.timeouts.upstream_idle);
+    let trust = &service.tls.trust;
+    let file = |path: &Option<std::path::PathBuf>| {
+        path.iter()
+            .map(|path| path.display().to_string())
+            .collect::<String>()
+    };
+    flat.put(&key("tls.ca"), file(&trust.ca));
+    let pair = trust.identity.as_ref();
+    flat.put(&key("tls.client_cert"), file(&pair.map(|pair| pair.cert.clone())));
+    flat.put(&key("tls.client_key"), file(&pair.map(|pair| pair.key.clone())));
+    flat.put(
+        &key("tls.server_name"),
+        service.tls.server_name.clone().unwrap_or_default(),
+    );
     let health = &service.health;
     flat.time(&key("health.interval"), health.interval);
     flat.time(&key("health.timeout"), health.timeout);

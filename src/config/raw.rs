@@ -316,6 +316,8 @@ pub(super) struct App {
     pub(super) drain: Drain,
     /// What is changed in requests and answers.
     pub(super) headers: Headers,
+    /// How TLS is spoken to `https://` endpoints.
+    pub(super) tls: UpstreamTls,
     /// What a switch needs.
     pub(super) switch: Switch,
     /// Who a client is.
@@ -356,14 +358,29 @@ pub(super) struct Service {
     /// Take the prefix off before the request is sent on.
     #[schemars(extend("default" = false))]
     pub(super) strip_prefix: Option<At<bool>>,
-    /// Blue endpoints: HOST:PORT or unix:PATH.
+    /// Blue endpoints: HOST:PORT, unix:PATH, https://HOST:PORT or h2c://HOST:PORT.
     pub(super) blue: Option<At<Vec<At<String>>>>,
-    /// Green endpoints: HOST:PORT or unix:PATH.
+    /// Green endpoints: HOST:PORT, unix:PATH, https://HOST:PORT or h2c://HOST:PORT.
     pub(super) green: Option<At<Vec<At<String>>>>,
     /// Over those of the app, key by key.
     pub(super) timeouts: Timeouts,
     /// Over that of the app, key by key.
     pub(super) health: Health,
+    /// Over that of the app, key by key.
+    pub(super) tls: UpstreamTls,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct UpstreamTls {
+    /// PEM file of the authorities that sign the apps' certificates; default: those of the system.
+    pub(super) ca: Option<At<String>>,
+    /// PEM file of the certificate that is shown to apps that ask for one.
+    pub(super) client_cert: Option<At<String>>,
+    /// PEM file of its private key.
+    pub(super) client_key: Option<At<String>>,
+    /// The name that certificates must be for, also sent as SNI; default: that of `headers.host`.
+    pub(super) server_name: Option<At<String>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -373,8 +373,8 @@ fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut ht
     }
     let rules = &lane.settings.headers;
     let endpoint = || {
-        let written = exchange.with_claim(|claim| claim.endpoint().key.address.to_string());
-        HeaderValue::try_from(written.unwrap_or_default()).unwrap_or(HeaderValue::from_static("localhost"))
+        let own = exchange.with_claim(|claim| claim.endpoint().authority.clone());
+        own.unwrap_or(HeaderValue::from_static("localhost"))
     };
     prepare_request(
         &mut head.headers,

@@ -13,6 +13,7 @@ use super::*;
 use crate::config::{self, Config, EndpointAddress};
 use crate::metrics::Registry;
 use crate::rollout::{AppState, ByColor, Color, Hold, Weight};
+use crate::tls::Originators;
 use crate::upstream::Health;
 
 const WORKERS: usize = 2;
@@ -106,6 +107,7 @@ fn build(
         workers: WORKERS,
         registry,
         drained,
+        originators: &Originators::default(),
     };
     let input = AppInput {
         config: of,

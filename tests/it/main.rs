@@ -28,3 +28,4 @@ mod streams;
 mod switching;
 mod tls;
 mod upstream;
+mod upstream_tls;

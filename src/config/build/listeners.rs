@@ -139,7 +139,7 @@ impl Build<'_, '_, '_> {
         }
         let client_ca = raw.client_ca.as_ref().and_then(|at| {
             let path = self.text("client_ca", at, values::file_path)?;
-            pem.push((PemFile::ClientCa(path.clone()), at.span()));
+            pem.push((PemFile::Ca(path.clone()), at.span()));
             Some(path)
         });
         let alpn = raw.alpn.as_deref().unwrap_or(&[raw::Alpn::Http1]);

@@ -4,6 +4,7 @@ mod app;
 mod headers;
 mod health;
 mod listeners;
+mod origin;
 mod parts;
 mod rules;
 mod traffic;
@@ -51,6 +52,7 @@ pub(super) fn build(
             name,
             limits: &own,
             listens: &listens,
+            pem,
         };
         let app = app.app(raw, &mut matches);
         apps.insert(name.get().clone(), app);

@@ -26,7 +26,9 @@ const AFTER_BASE: &[(&str, &str, &str, &str)] = &[
     ("not_built", "[app.web.headers]\n§rewrite_location = true", "`app.web.headers.rewrite_location`", ""),
     ("not_built", "[app.web.health]\npath = \"/\"\n§identity = true", "`app.web.health.identity`", ""),
     ("not_built", "[app.web.health]\nkind = §\"grpc\"", "`kind = \"grpc\"` is not built", "use `http` or `tcp`"),
-    ("bad_endpoint", "[app.b]\nhosts = [\"b\"]\nblue = [§\"https://h:1\"]", "TLS to endpoints is not built", ""),
+    ("bad_endpoint", "[app.b]\nhosts = [\"b\"]\nblue = [§\"https://unix:/h\"]", "a Unix socket has no name", ""),
+    ("bad_value", "[app.b]\nhosts = [\"b\"]\nblue = [\"https://h:1\"]\ntls.server_name = §\"h:1\"", "no scheme and no port", ""),
+    ("missing_key", "[app.b]\nhosts = [\"b\"]\nblue = [\"https://h:1\"]\ntls.client_cert = §\"a.pem\"", "belong together", "set both"),
     ("bad_endpoint", "[app.b]\nhosts = [\"b\"]\nblue = [§\"h2c://h:1\"]", "(h2c) is not built", ""),
     ("not_built", "[[listener]]\naddress = \"127.0.0.1:0\"\n[listener.tls]\nalpn = [§\"h2\", \"http/1.1\"]\ncertificates = [{ cert = \"a\", key = \"b\" }]", "HTTP/2 (`h2`) is not built", "use `http/1.1` alone"),
     // Types.
