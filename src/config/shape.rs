@@ -396,7 +396,6 @@ impl Shape<'_, '_, '_> {
 fn not_built(path: &[&str]) -> bool {
     match path {
         ["fleet" | "notify"] => true,
-        ["listener", "respond"] => true,
         ["limits", "h2_streams"] | ["app", _, "limits", "h2_streams"] => true,
         ["app", _, key] => [
             "retry",
@@ -412,7 +411,6 @@ fn not_built(path: &[&str]) -> bool {
             "revision_json",
         ]
         .contains(key),
-        ["app", _, "headers", "rewrite_location"] => true,
         [
             "app",
             _,

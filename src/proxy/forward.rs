@@ -21,7 +21,9 @@ use super::headers::{
     X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, hide_preview, prepare_request, prepare_response,
 };
 use super::hold;
+use super::location::Names;
 use super::origin::Origin;
+use super::refusal::{Accepts, refuse};
 use super::reply;
 use super::send::{connect_error, line_for, may_repeat, send};
 use super::sse::Events;
@@ -48,17 +50,20 @@ pub(super) async fn forward(
     // After a refusal it is the client's choice whether the body still comes (RFC 9110 §10.1.1): nothing may follow.
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
     let front = Rc::clone(&exchange.client().front);
-    let outcome = match front.redirect {
-        None => attempt(&worker, &exchange, head, body).await,
-        Some(status) => redirect(status, &exchange, &head).map_err(Failure::from),
+    let accepts = Accepts::of(&head.headers);
+    let own = own_answer(&worker, &exchange, &head);
+    let mut closes = worker.stopping() || (expects && (front.redirect.is_some() || own.is_some()));
+    let outcome = match (own, front.redirect) {
+        (Some(own), _) => Ok(own),
+        (None, Some(status)) => redirect(status, &exchange, &head).map_err(Failure::from),
+        (None, None) => attempt(&worker, &exchange, head, body).await,
     };
-    let mut closes = worker.stopping() || (expects && front.redirect.is_some());
     let mut response = match outcome {
         Ok(response) => response,
         Err(Failure { error, message }) => {
             exchange.refused(error);
             closes |= expects;
-            reply::refusal(error, message.as_deref()).map(|body| body.accounted(&exchange))
+            refuse(&exchange, error, message.as_deref(), &accepts)
         }
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -207,6 +212,19 @@ async fn reach(
     }
 }
 
+/// What the listener answers itself. The proof of a switch goes past it: it may ask for the same path.
+fn own_answer(
+    worker: &Worker,
+    exchange: &Rc<Exchange>,
+    head: &http::request::Parts,
+) -> Option<Response<ReplyBody>> {
+    let own = &exchange.client().front.own;
+    if own.is_empty() || worker.proof(head.headers.get(X_CUTOVER_VERIFY)).is_some() {
+        return None;
+    }
+    own.to(head.uri.path(), exchange)
+}
+
 /// The same place, under https and its usual port.
 fn redirect(
     status: StatusCode,
@@ -255,7 +273,7 @@ fn decide(
         };
         let undecided = || {
             if let Some(cells) = service.undecided.workers.get(worker.index) {
-                exchange.undecided(cells, &app.name, &service.name);
+                exchange.undecided(cells, &service.settings);
             }
         };
         let key = table.edge.preview.as_deref();
@@ -288,7 +306,7 @@ fn decide(
             // Publish comes before close, so a newer table is there to be loaded.
             Err(PickError::Closed) => {}
             Err(PickError::Empty) => {
-                exchange.undecided(&lane.cells, &app.name, &service.name);
+                exchange.undecided(&lane.cells, &service.settings);
                 return Err(ProxyError::NoHealthyEndpoint.into());
             }
         }
@@ -388,7 +406,10 @@ fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut ht
         // An HTTP/1.0 client may leave it out; what goes on is HTTP/1.1.
         head.headers.insert(HOST, endpoint());
     }
-    exchange.named(&head.headers);
+    exchange.named(&head.headers, &lane.settings);
+    if rules.rewrite_location {
+        exchange.goes_by(Names::of(&head.headers, lane.settings.strip.as_deref()));
+    }
 }
 
 /// Step 6: the answer as the client shall see it, with its body on the way.
@@ -401,6 +422,7 @@ async fn carry(
     is_proof: bool,
 ) -> Response<ReplyBody> {
     let (mut head, body) = answer.into_parts();
+    exchange.in_the_clients_words(&mut head.headers);
     prepare_response(&mut head.headers, &lane.settings.headers);
     if let Some((name, value)) = &lane.exposed {
         head.headers.insert(name.clone(), value.clone());
