@@ -187,6 +187,8 @@ pub struct Limits {
     /// Open client connections of the process; already resolved from the descriptor limit, never 0.
     /// (Process-wide: an app's own value is not possible, because a connection has no app yet.)
     pub connections: usize,
+    /// Requests at once over one HTTP/2 connection; more are refused and may be sent again. Process-wide as well.
+    pub h2_streams: u32,
     /// From accept to the first complete head, and from the first byte of a later head to its end.
     pub client_header_timeout: Duration,
     /// Between two requests of a connection.
@@ -471,6 +473,17 @@ pub enum Probe {
     Tcp,
     /// Ask for a path and look at the answer.
     Http(Box<HttpProbe>),
+    /// Ask `grpc.health.v1.Health/Check`; `SERVING` is healthy.
+    Grpc(Box<GrpcProbe>),
+}
+
+/// Whom a gRPC probe asks about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrpcProbe {
+    /// The service's full name; empty = the server as a whole.
+    pub service: String,
+    /// The authority of the request; empty = the endpoint's own.
+    pub host: String,
 }
 
 /// What an HTTP probe asks for and expects. Redirects are never followed.

@@ -241,7 +241,7 @@ impl Worker {
         }
         let worker = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let ready = tokio::time::timeout(keep, line.sender().ready()).await;
+            let ready = tokio::time::timeout(keep, line.ready()).await;
             if let Ok(Ok(())) = ready {
                 worker.connections.give_back(line, Instant::now(), keep);
             }
@@ -381,6 +381,7 @@ async fn keep_house(worker: &Rc<Worker>) {
             worker.stopping.set(true);
             let left = (now == Phase::Closing).then_some(worker.shared.grace);
             worker.streams.shut_down(&worker.shared.published.load(), left);
+            worker.each_client(Client::stop);
             if since.elapsed() >= LINGER {
                 worker.each_client(Client::dismiss);
             }

@@ -77,8 +77,13 @@ impl AppBuild<'_, '_, '_, '_> {
         let name = self.name.get().clone();
         self.build.text(&name, self.name, values::name);
         let hosts = self.hosts(raw);
-        if let Some(at) = &raw.limits.connections {
-            let message = "`connections` is for the whole process: a connection has no app yet".to_owned();
+        let of_connections = [
+            ("connections", &raw.limits.connections),
+            ("h2_streams", &raw.limits.h2_streams),
+        ];
+        for (key, at) in of_connections {
+            let Some(at) = at else { continue };
+            let message = format!("`{key}` is for the whole process: a connection has no app yet");
             let hint = "put it into `[limits]`".to_owned();
             self.build
                 .findings
@@ -184,6 +189,8 @@ impl AppBuild<'_, '_, '_, '_> {
             let endpoints = self.endpoints(None, &self.name.span(), &raw.blue, &raw.green);
             self.need_path(None, &health, &raw.health, &self.name.span());
             http |= health.is_http();
+            self.build
+                .grpc(&raw.health, health.is_grpc(), &self.name.span(), &endpoints);
             services.push((
                 Service {
                     name: SHORTHAND.to_owned(),
@@ -233,6 +240,8 @@ impl AppBuild<'_, '_, '_, '_> {
         let own = HealthPart::read(&raw.health, self.build);
         let merged = own.over(health);
         self.need_path(Some(name.get()), &merged, &raw.health, &name.span());
+        self.build
+            .grpc(&raw.health, merged.is_grpc(), &name.span(), &endpoints);
         let http = merged.is_http() || self.probe_unclear(Some(name.get()));
         self.build.http_only(&raw.health, http);
         let timeouts = TimeoutsPart::read(&raw.timeouts, self.build).over(timeouts);
