@@ -32,6 +32,12 @@ pub mod schema {
     pub const EXPLAIN: &str = "cutover.explain/v1";
     /// Of [`super::Drained`].
     pub const DRAINED: &str = "cutover.drained/v1";
+    /// Of [`super::Settled`].
+    pub const SETTLED: &str = "cutover.settled/v1";
+    /// Of [`super::Approved`].
+    pub const APPROVED: &str = "cutover.approved/v1";
+    /// Of [`super::RolloutDocument`].
+    pub const ROLLOUT: &str = "cutover.rollout/v1";
     /// Of [`super::Probed`].
     pub const PROBE: &str = "cutover.probe/v1";
     /// Of [`super::ConfigText`].
@@ -150,6 +156,12 @@ pub struct App {
     pub maintenance: Option<String>,
     /// What runs, with who started it.
     pub operation: Option<String>,
+    /// The newest bake: what the guard watches, or how it ended.
+    #[serde(default)]
+    pub bake: Option<Bake>,
+    /// The newest rollout, under way or over.
+    #[serde(default)]
+    pub rollout: Option<Rollout>,
     /// What the file says when reality differs.
     pub file_wants: Option<Color>,
     /// Whether a rollback would work now.
@@ -160,6 +172,119 @@ pub struct App {
     pub spilled: u64,
     /// Both colors.
     pub colors: Colors,
+}
+
+/// The guard's time after a switch.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Bake {
+    /// `watching`, `rollback_blocked`, `passed`, `insufficient_data`, `rolled_back` or `ended`.
+    pub phase: String,
+    /// The generation of the switch that began it.
+    pub of: u64,
+    /// The color that was left, and stays warm.
+    pub from: Color,
+    /// The color that is watched.
+    pub to: Color,
+    /// When it began.
+    pub since: String,
+    /// How many seconds it lasts.
+    pub length_seconds: f64,
+    /// How many seconds it has watched.
+    pub watched_seconds: f64,
+    /// What was found last: conditions, values, counts and windows.
+    pub note: String,
+}
+
+/// A switch in steps.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Rollout {
+    /// `gating`, `shifting`, `paused`, `done`, `aborted` or `rolled_back`.
+    pub phase: String,
+    /// The generation that began it.
+    pub of: u64,
+    /// The color that gains.
+    pub to: Color,
+    /// All steps.
+    pub steps: Vec<RolloutStep>,
+    /// The step in force, from 0; null before the first.
+    pub step: Option<usize>,
+    /// How many seconds its pause has been, in which the proxy ran.
+    pub waited_seconds: f64,
+    /// It waits for `rollout promote`.
+    pub waits_for_approval: bool,
+    /// When it began.
+    pub since: String,
+    /// The candidate's share as wanted, in percent.
+    pub desired: u8,
+    /// Its share of the last minute's requests, 0 to 1; null without requests.
+    pub actual: Option<f64>,
+    /// What it waits for, or how it ended.
+    pub note: String,
+}
+
+/// One step of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutStep {
+    /// The candidate's share in percent; 100 is the switch.
+    pub weight: u8,
+    /// What it waits for: a time as `"5m"`, or `"approval"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<String>,
+}
+
+/// `GET /v1/apps/{app}/rollout`
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RolloutDocument {
+    /// `cutover.rollout/v1`
+    pub schema: String,
+    /// The app.
+    pub app: String,
+    /// The newest rollout; null when there was none.
+    pub rollout: Option<Rollout>,
+}
+
+/// How an app stands after a wait for guard and rollout.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Settled {
+    /// `cutover.settled/v1`
+    pub schema: String,
+    /// The app.
+    pub app: String,
+    /// Neither a bake nor a rollout is under way.
+    pub settled: bool,
+    /// The active color.
+    pub active: Color,
+    /// The generation.
+    pub generation: u64,
+    /// The newest bake.
+    pub bake: Option<Bake>,
+    /// The newest rollout.
+    pub rollout: Option<Rollout>,
+}
+
+/// An operator's word was taken by a gate.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Approved {
+    /// `cutover.approved/v1`
+    pub schema: String,
+    /// The gate.
+    pub gate: String,
+    /// Yes or no.
+    pub approved: bool,
+}
+
+/// A gate, and what it said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Gated {
+    /// Its name.
+    pub gate: String,
+    /// `expr`, `run`, `webhook`, `approve` or `identity`.
+    pub kind: String,
+    /// `pass`, `fail` or `insufficient data`.
+    pub verdict: String,
+    /// Why.
+    pub detail: String,
 }
 
 /// Requests are held.
@@ -289,6 +414,12 @@ pub struct Outcome {
     pub weight: u8,
     /// How the proof went, for a switch.
     pub verify: Option<Verify>,
+    /// What the gates said.
+    #[serde(default)]
+    pub gates: Vec<Gated>,
+    /// The guard watches until then; null: no bake began.
+    #[serde(default)]
+    pub bakes_until: Option<String>,
     /// What the operator should know.
     pub warnings: Vec<String>,
     /// Nothing was done, because nothing should be.
@@ -493,6 +624,9 @@ pub struct ProblemBody {
     /// Every probe of the target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probes: Option<Vec<Probe>>,
+    /// What each gate said that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gates: Option<Vec<Gated>>,
     /// The names there are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub known: Option<Vec<String>>,
@@ -555,6 +689,45 @@ pub struct Weight {
     pub reason: String,
     /// Say what would happen, and do nothing.
     pub dry_run: bool,
+}
+
+/// `POST /v1/apps/{app}/rollout`
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StartRollout {
+    /// `blue`, `green` or `standby`, which is the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// The steps; left out: those of the config.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Vec<RolloutStep>>,
+    /// Why.
+    pub reason: String,
+    /// Say what would happen, and do nothing.
+    pub dry_run: bool,
+}
+
+/// `POST /v1/apps/{app}/rollout/{promote,pause,resume,abort}`
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SteerRollout {
+    /// Of `promote`: all the way.
+    pub full: bool,
+    /// Why.
+    pub reason: String,
+    /// Say what would happen, and do nothing.
+    pub dry_run: bool,
+}
+
+/// `POST /v1/apps/{app}/approve`
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Approve {
+    /// The gate; left out: the only one that waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<String>,
+    /// True: no instead of yes.
+    pub deny: bool,
 }
 
 /// `POST /v1/apps/{app}/drain`
@@ -722,7 +895,7 @@ pub struct EventsQuery {
     pub follow: Option<bool>,
 }
 
-/// The query of `GET …/drained`.
+/// The query of `GET …/drained` and `…/settled`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DrainedQuery {

@@ -127,7 +127,11 @@ async fn only_service(remote: &Remote<'_>) -> Result<String, Failure> {
 }
 
 /// Ask for a change and show the answer.
-async fn change(remote: &mut Remote<'_>, rest: &str, body: Value) -> Result<dto::Outcome, Failure> {
+pub(super) async fn change(
+    remote: &mut Remote<'_>,
+    rest: &str,
+    body: Value,
+) -> Result<dto::Outcome, Failure> {
     let (outcome, text) = remote.change(Method::POST, rest, body).await?;
     show(remote, &outcome, &text);
     Ok(outcome)
@@ -142,6 +146,19 @@ fn show(remote: &mut Remote<'_>, outcome: &dto::Outcome, text: &str) {
         remote.output.data(&sentence(outcome));
     }
     if !remote.common.quiet {
+        for gated in &outcome.gates {
+            remote.output.note(&super::failure::gate_line(gated));
+        }
+        if let Some(until) = &outcome.bakes_until
+            && !outcome.dry_run
+            && remote.common.wait.is_none()
+        {
+            let old = Color::from(outcome.active).other();
+            remote.output.note(&format!(
+                "the guard watches until {}, and goes back to {old} by itself; `cutover wait` tells how it ends",
+                clean(until)
+            ));
+        }
         for warning in &outcome.warnings {
             remote.output.note(&format!("warning: {}", clean(warning)));
         }
@@ -209,6 +226,11 @@ async fn settle(remote: &mut Remote<'_>, outcome: &dto::Outcome) -> Result<(), F
         return Ok(());
     }
     let old = Color::from(outcome.active).other();
+    let begun = tokio::time::Instant::now();
+    if outcome.bakes_until.is_some() {
+        super::rollouts::settle(remote, wait).await?;
+    }
+    let wait = wait.saturating_sub(begun.elapsed());
     match drained(remote, old, wait).await {
         // It was so already, and the other color has never had traffic: there is nothing to wait for.
         Err(failure) if !outcome.changed && is(&failure, Code::NotDrainable) => Ok(()),

@@ -7,7 +7,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::model::{Aim, App, Config, HttpProbe, Initial, Limits, Listener, Probe, Service, WhenLast};
+use super::policy::{GateKind, Policy, Requirement, StepGate};
 use super::{AccessFormat, HostHeader, HostPattern, Role};
+use crate::expr::Condition;
 
 /// One line for each change from `old` to `new`; empty when they mean the same.
 ///
@@ -307,13 +309,70 @@ fn app(app: &App) -> Flat {
         &key("headers.expose_color"),
         format!("{}{revision}", headers.expose_color),
     );
-    flat.put(
+    flat.list(
         &key("switch.require"),
-        if app.switch.require_healthy { "healthy" } else { "" },
+        app.switch.require.iter().map(Requirement::as_str),
     );
     flat.put(&key("switch.verify"), app.switch.verify);
     traffic::traffic(&app.name, &app.traffic, &mut flat);
+    policy(&key, &app.policy, &mut flat);
     flat
+}
+
+/// Guard, gates and rollouts. What a command or a webhook is stands in the file; here it is enough that it differs.
+fn policy(key: &impl Fn(&str) -> String, policy: &Policy, flat: &mut Flat) {
+    let guard = &policy.guard;
+    flat.time(&key("guard.bake"), guard.bake);
+    flat.list(
+        &key("guard.rollback_when"),
+        guard.rollback_when.iter().map(Condition::source),
+    );
+    flat.list(
+        &key("guard.warn_when"),
+        guard.warn_when.iter().map(Condition::source),
+    );
+    flat.put(&key("guard.min_requests"), guard.min_requests);
+    flat.put(&key("guard.evaluations"), guard.evaluations);
+    flat.time(&key("guard.every"), guard.every);
+    flat.time(&key("guard.grace"), guard.grace);
+    flat.put(
+        &key("guard.on_insufficient_data"),
+        format!("{:?}", guard.on_insufficient_data).to_lowercase(),
+    );
+    flat.put(&key("guard.connect_failures"), guard.connect_failures);
+    for gate in policy.gates.values() {
+        let key = |rest: &str| key(&format!("gate.{}.{rest}", gate.name));
+        let what = match &gate.kind {
+            GateKind::Expr(list) => list
+                .iter()
+                .map(|one| one.source().to_owned())
+                .collect::<Vec<_>>()
+                .join(" and "),
+            GateKind::Webhook(url) => url.shown.clone(),
+            GateKind::Run(_) | GateKind::Approve => String::new(),
+        };
+        flat.put(&key("kind"), format!("{} {what}", gate.kind.as_str()).trim_end());
+        if let GateKind::Run(words) = &gate.kind {
+            flat.secrets(&key("run"), vec![("command".to_owned(), words.join(" "))]);
+        }
+        flat.time(&key("timeout"), gate.timeout);
+        flat.put(&key("min_requests"), gate.min_requests);
+    }
+    let steps = policy
+        .rollout
+        .steps
+        .iter()
+        .map(|step| format!("{}% {:?}", step.weight, step.pause));
+    flat.list(&key("rollout.steps"), steps);
+    let gates = policy.rollout.gate.iter().map(|gate| match gate {
+        StepGate::Holds(condition) => condition.source(),
+        StepGate::Named(name) => name,
+    });
+    flat.list(&key("rollout.gate"), gates);
+    flat.put(
+        &key("revision_header"),
+        policy.revision_header.as_deref().unwrap_or(""),
+    );
 }
 
 fn service(key: &str, service: &Service) -> Flat {

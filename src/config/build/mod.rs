@@ -5,6 +5,7 @@ mod headers;
 mod health;
 mod listeners;
 mod parts;
+mod policy;
 mod rules;
 mod traffic;
 
@@ -57,12 +58,15 @@ pub(super) fn build(
     }
     matches.settle(&mut build);
     build.compat_file(&file.server, apps.len());
+    let names: Vec<&str> = apps.keys().map(String::as_str).collect();
+    let notify = build.notify(file.notify.as_deref().unwrap_or_default(), &names);
     Config {
         server,
         admin,
         listeners,
         limits,
         log,
+        notify,
         apps,
     }
 }
