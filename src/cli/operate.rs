@@ -226,12 +226,13 @@ async fn settle(remote: &mut Remote<'_>, outcome: &dto::Outcome) -> Result<(), F
         return Ok(());
     }
     let old = Color::from(outcome.active).other();
-    let begun = tokio::time::Instant::now();
+    let mut left = wait;
     if outcome.bakes_until.is_some() {
+        let begun = tokio::time::Instant::now();
         super::rollouts::settle(remote, wait).await?;
+        left = wait.saturating_sub(begun.elapsed());
     }
-    let wait = wait.saturating_sub(begun.elapsed());
-    match drained(remote, old, wait).await {
+    match drained(remote, old, left).await {
         // It was so already, and the other color has never had traffic: there is nothing to wait for.
         Err(failure) if !outcome.changed && is(&failure, Code::NotDrainable) => Ok(()),
         other => other,

@@ -25,6 +25,11 @@ impl<T> At<T> {
         Self(Spanned::new(0..0, value))
     }
 
+    /// A value with a place.
+    pub(super) fn new(span: Range<usize>, value: T) -> Self {
+        Self(Spanned::new(span, value))
+    }
+
     pub(super) fn get(&self) -> &T {
         self.0.get_ref()
     }

@@ -88,6 +88,8 @@ pub(super) struct Controller {
     pub(super) drained: Arc<Notify>,
     /// Notified by a worker when a connect failed.
     pub(super) alarm: Arc<Notify>,
+    /// Held by each notification under way.
+    pub(super) notices: Rc<()>,
     /// Notified when a bake or a rollout may be over.
     pub(super) settled: Notify,
     /// Notified when a drain job has ended.
@@ -165,6 +167,18 @@ pub(super) struct Committed {
     pub(super) warnings: Vec<String>,
 }
 
+impl Committed {
+    fn unchanged(state: AppState) -> Self {
+        Self {
+            before: state.clone(),
+            after: state,
+            applied: None,
+            seq: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
 /// How a change is to be committed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Insistence {
@@ -214,6 +228,7 @@ impl Controller {
             resolved: RefCell::default(),
             drained: Arc::default(),
             alarm: Arc::default(),
+            notices: Rc::default(),
             settled: Notify::new(),
             drain_ended: Notify::new(),
             history: RefCell::default(),
@@ -288,16 +303,7 @@ impl Controller {
             Ok(Transition::Noted(after, note)) => {
                 return self.keep_note(&command, before, after, note, insist).await;
             }
-            Ok(Transition::NoChange) => {
-                let after = before.clone();
-                return Ok(Committed {
-                    before,
-                    after,
-                    applied: None,
-                    seq: None,
-                    warnings: Vec::new(),
-                });
-            }
+            Ok(Transition::NoChange) => return Ok(Committed::unchanged(before)),
             Err(rejection) => return Err(refusal_of(rejection, &before)),
         };
         if let Some(why) = degraded {

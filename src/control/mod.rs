@@ -16,6 +16,7 @@ mod gates;
 mod guard;
 mod handle;
 mod idempotency;
+mod notify;
 mod operate;
 mod overview;
 mod plan;

@@ -44,6 +44,7 @@ impl Controller {
             "{message}"
         );
         self.tell(EventKind::Changed, Some(&command.app), seq, message);
+        self.notify(&entry);
         self.push_history(entry);
         self.write_compat(&command.app, after.generation, after.active);
     }
@@ -79,6 +80,7 @@ impl Controller {
         };
         if !note.is_passing() {
             tracing::info!(app = command.app, "{message}");
+            self.notify(&entry);
             self.push_history(entry);
         }
         self.tell(kind, Some(&command.app), seq, message);

@@ -217,7 +217,7 @@ impl Controller {
             // Only an operator ends it.
             Some(Pause::Approval) | None => false,
         };
-        if !is_due && !(over && at.evaluated.is_none()) {
+        if !is_due {
             return self.count(app, rollout, waited);
         }
         at.evaluated = Some(Instant::now());

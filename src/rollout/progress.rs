@@ -173,11 +173,9 @@ impl Step<'_> {
             }),
             RolloutChange::Promote { full, facts } => {
                 let rollout = by_operator()?;
-                let next = if *full {
-                    rollout.steps.len() - 1
-                } else {
-                    rollout.next()
-                };
+                // All the way is the last step, or past it.
+                let last = if *full { rollout.steps.len() - 1 } else { 0 };
+                let next = rollout.next().max(last);
                 self.advance(rollout, next, facts, why)
             }
             RolloutChange::Pause => {

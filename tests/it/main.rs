@@ -12,6 +12,8 @@ mod balancer;
 mod basics;
 mod bodies;
 mod corpus;
+mod gates;
+mod guarding;
 mod harness;
 mod headers;
 mod interim;

@@ -119,7 +119,7 @@ impl Build<'_, '_, '_> {
                 .unwrap_or(default)
         };
         let every = self
-            .duration("every", raw.every.as_ref(), SECOND)
+            .duration("every", raw.every.as_ref(), SECOND / 10)
             .unwrap_or(5 * SECOND);
         let without = raw.on_insufficient_data.as_ref();
         if let Some(at) = without
@@ -215,12 +215,12 @@ impl Build<'_, '_, '_> {
             return None;
         }
         if let Some(list) = &raw.expr {
-            let list: Vec<_> = list.all().collect();
+            let list = texts(list);
             let conditions: Vec<_> = list.iter().filter_map(|at| self.over_windows(at)).collect();
             return (conditions.len() == list.len()).then_some(GateKind::Expr(conditions));
         }
         if let Some(command) = &raw.run {
-            return self.command(command, &name.span()).map(GateKind::Run);
+            return self.command(command).map(GateKind::Run);
         }
         if let Some(at) = &raw.webhook {
             return self.url(at).map(GateKind::Webhook);
@@ -228,10 +228,10 @@ impl Build<'_, '_, '_> {
         Some(GateKind::Approve)
     }
 
-    fn command(&mut self, raw: &raw::OneOrMore, place: &Range<usize>) -> Option<Vec<String>> {
-        let words: Vec<String> = match raw {
-            raw::OneOrMore::One(line) => vec!["sh".to_owned(), "-c".to_owned(), line.get().clone()],
-            raw::OneOrMore::More(words) => words.iter().map(|at| at.get().clone()).collect(),
+    fn command(&mut self, raw: &At<raw::OneOrMore>) -> Option<Vec<String>> {
+        let words: Vec<String> = match raw.get() {
+            raw::OneOrMore::One(line) => vec!["sh".to_owned(), "-c".to_owned(), line.clone()],
+            raw::OneOrMore::More(words) => words.clone(),
         };
         if words.first().is_none_or(|program| program.is_empty())
             || words.iter().any(|word| word.contains('\0'))
@@ -239,7 +239,7 @@ impl Build<'_, '_, '_> {
             let message = "`run` names no program".to_owned();
             let hint =
                 "write `run = [\"/usr/local/bin/check\", \"--fast\"]`, or a line for the shell".to_owned();
-            self.findings.error(place, "bad_value", message, hint);
+            self.findings.error(&raw.span(), "bad_value", message, hint);
             return None;
         }
         Some(words)
@@ -311,7 +311,7 @@ impl Build<'_, '_, '_> {
         for raw in raw {
             let by = match (&raw.webhook, &raw.run) {
                 (Some(at), None) => self.url(at).map(NotifyBy::Webhook),
-                (None, Some(command)) => self.command(command, &(0..0)).map(NotifyBy::Run),
+                (None, Some(command)) => self.command(command).map(NotifyBy::Run),
                 _ => {
                     let place = raw.webhook.as_ref().map_or(0..0, At::span);
                     let message = "`[[notify]]` has one of `webhook` and `run`".to_owned();
@@ -367,13 +367,16 @@ fn built_in(source: &str) -> Option<Condition> {
     Condition::compile(source, WINDOW_WORDS).ok()
 }
 
-impl raw::OneOrMore {
-    fn all(&self) -> impl Iterator<Item = &At<String>> {
-        match self {
-            Self::One(one) => std::slice::from_ref(one).iter(),
-            Self::More(list) => list.iter(),
-        }
-    }
+/// Each text with the place to point at: its own, or the list's.
+fn texts(at: &At<raw::OneOrMore>) -> Vec<At<String>> {
+    let texts = match at.get() {
+        raw::OneOrMore::One(text) => std::slice::from_ref(text),
+        raw::OneOrMore::More(texts) => texts,
+    };
+    texts
+        .iter()
+        .map(|text| At::new(at.span(), text.clone()))
+        .collect()
 }
 
 /// `http://HOST[:PORT]/PATH`

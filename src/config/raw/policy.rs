@@ -51,9 +51,9 @@ pub(in crate::config) enum WithoutData {
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct Gate {
     /// A CEL condition over the windows, or several that must all hold.
-    pub(in crate::config) expr: Option<OneOrMore>,
+    pub(in crate::config) expr: Option<At<OneOrMore>>,
     /// A command; exit code 0 passes. A list, or a line for `sh -c`.
-    pub(in crate::config) run: Option<OneOrMore>,
+    pub(in crate::config) run: Option<At<OneOrMore>>,
     /// A URL that is asked with POST.
     pub(in crate::config) webhook: Option<At<String>>,
     /// True: an operator says yes or no, with `cutover approve`.
@@ -80,8 +80,8 @@ pub(in crate::config) enum OnTimeout {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(in crate::config) enum OneOrMore {
-    One(At<String>),
-    More(Vec<At<String>>),
+    One(String),
+    More(Vec<String>),
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -115,7 +115,7 @@ pub(in crate::config) struct Notify {
     /// A URL that gets the event with POST.
     pub(in crate::config) webhook: Option<At<String>>,
     /// A command that gets the event on its standard input.
-    pub(in crate::config) run: Option<OneOrMore>,
+    pub(in crate::config) run: Option<At<OneOrMore>>,
     /// How long one try may take.
     #[schemars(extend("default" = "5s"))]
     pub(in crate::config) timeout: Option<At<DurationText>>,

@@ -21,6 +21,7 @@ use crate::expr::Condition;
 use crate::metrics::WINDOW_MAX;
 use crate::rollout::{AppState, Change, Color, Command, Note, Trigger};
 
+pub(super) use http::post;
 pub(super) use run::run;
 
 /// Between two looks at windows that have too few requests.
