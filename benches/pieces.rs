@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use cutover::config::{self, EndpointAddress, Headers, HostHeader, HostPattern, PathMatch};
+use cutover::config::{
+    self, Address, EndpointAddress, Headers, HostHeader, HostPattern, IdFrom, PathMatch, Trace,
+};
 use cutover::metrics::Registry;
 use cutover::proxy::headers::{Peer, prepare_request, prepare_response};
 use cutover::proxy::request_id::RequestIds;
@@ -77,6 +79,7 @@ fn decide(c: &mut Criterion, name: &str, lines: &str, percent: u8) {
         workers: 2,
         registry: &Registry::new(2, 1),
         drained: &Arc::default(),
+        originators: &cutover::tls::Originators::default(),
     };
     let input = AppInput {
         config: app,
@@ -155,8 +158,9 @@ fn claim(c: &mut Criterion) {
         app: "web".into(),
         service: "web".into(),
         color: Color::Blue,
-        address: EndpointAddress::Ip(address),
+        address: EndpointAddress::plain(Address::Ip(address)),
         target: Target::Tcp(address),
+        tls: None,
     });
     let gate = Gate::open(&endpoint, 2, &Arc::new(Notify::new()));
     c.bench_function("claim and release", |b| b.iter(|| drop(black_box(gate.claim(0)))));
@@ -166,6 +170,11 @@ fn headers(c: &mut Criterion) {
     let rules = Headers {
         host: HostHeader::Preserve,
         forwarded: false,
+        rewrite_location: false,
+        request_id: Some(http::HeaderName::from_static("x-request-id")),
+        request_id_from: IdFrom::Anyone,
+        expose_request_id: false,
+        trace: Trace::Pass,
         request_set: vec![],
         request_remove: vec![],
         response_set: vec![],

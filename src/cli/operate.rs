@@ -137,7 +137,7 @@ pub(super) async fn change(
     Ok(outcome)
 }
 
-fn show(remote: &mut Remote<'_>, outcome: &dto::Outcome, text: &str) {
+pub(super) fn show(remote: &mut Remote<'_>, outcome: &dto::Outcome, text: &str) {
     if remote.common.json {
         remote.output.data(text);
     } else if remote.common.quiet {
@@ -218,7 +218,7 @@ pub(super) fn sentence(outcome: &dto::Outcome) -> String {
 }
 
 /// `--wait` of a switch: until the color that lost its traffic has drained.
-async fn settle(remote: &mut Remote<'_>, outcome: &dto::Outcome) -> Result<(), Failure> {
+pub(super) async fn settle(remote: &mut Remote<'_>, outcome: &dto::Outcome) -> Result<(), Failure> {
     let Some(wait) = remote.common.wait else {
         return Ok(());
     };

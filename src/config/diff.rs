@@ -1,15 +1,16 @@
 //! What differs between two configurations, in the words of the file.
 
+mod policy;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::model::{Aim, App, Config, HttpProbe, Initial, Limits, Listener, Probe, Service, WhenLast};
-use super::policy::{GateKind, Policy, Requirement, StepGate};
-use super::{AccessFormat, HostHeader, HostPattern, Role};
-use crate::expr::Condition;
+use super::model::{
+    Aim, App, Config, Errors, Headers, HttpProbe, Initial, Limits, Listener, Page, Probe, Service, WhenLast,
+};
+use super::{AccessFormat, ContentHash, HostHeader, HostPattern, Role};
 
 /// One line for each change from `old` to `new`; empty when they mean the same.
 ///
@@ -35,7 +36,7 @@ fn changes(old: &Config, new: &Config) -> Vec<(String, bool)> {
     let names: BTreeSet<&String> = old.apps.keys().chain(new.apps.keys()).collect();
     for name in names {
         match (old.apps.get(name), new.apps.get(name)) {
-            (Some(old), Some(new)) => app_changes(old, new, &mut lines),
+            (Some(was), Some(is)) => app_changes((was, &old.errors), (is, &new.errors), &mut lines),
             (Some(_), None) => lines.push((format!("app.{name} removed"), false)),
             (None, Some(new)) => {
                 let services = new.services.keys().cloned().collect::<Vec<_>>().join(", ");
@@ -70,6 +71,14 @@ impl Flat {
     fn list(&mut self, key: &str, values: impl IntoIterator<Item = impl ToString>) {
         let values: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
         self.put(key, values.join(", "));
+    }
+
+    /// What is not as in the other: a level's own word over the one above.
+    fn add_where_not(&mut self, of: Self, above: &Self) {
+        let own =
+            of.0.into_iter()
+                .filter(|(key, shown)| above.0.get(key) != Some(shown));
+        self.0.extend(own);
     }
 
     fn secrets(&mut self, key: &str, values: impl IntoIterator<Item = (String, String)>) {
@@ -167,6 +176,14 @@ fn listener(listener: &Listener) -> Flat {
     );
     flat.put("color", listener.color.map_or("", Aim::as_str));
     flat.put("proxy_protocol", listener.proxy_protocol);
+    flat.list(
+        "respond",
+        listener.respond.iter().map(|own| {
+            let fields = own.headers.iter().map(|(name, value)| format!("{name}: {value}"));
+            let fields: Vec<_> = fields.collect();
+            format!("{} → {} {:?} {fields:?}", own.path, own.status, own.body)
+        }),
+    );
     let Some(tls) = &listener.tls else {
         return flat;
     };
@@ -237,6 +254,7 @@ fn process(config: &Config) -> Flat {
     flat.put("log.file", &config.log.file);
     flat.put("log.level", &config.log.level);
     limits("limits", &config.limits, &mut flat);
+    errors("errors", &config.errors, &mut flat);
     flat.put("limits.connections", config.limits.connections);
     flat
 }
@@ -254,13 +272,23 @@ fn limits(key: &str, limits: &Limits, flat: &mut Flat) {
     flat.time(&format!("{key}.client_body_timeout"), limits.client_body_timeout);
 }
 
-fn app_changes(old: &App, new: &App, lines: &mut Vec<(String, bool)>) {
-    compare(&app(old), &app(new), lines);
+fn app_changes(
+    (old, old_errors): (&App, &Errors),
+    (new, new_errors): (&App, &Errors),
+    lines: &mut Vec<(String, bool)>,
+) {
+    compare(&app(old, old_errors), &app(new, new_errors), lines);
     let names: BTreeSet<&String> = old.services.keys().chain(new.services.keys()).collect();
     for name in names {
         let key = format!("app.{}.service.{name}", new.name);
         match (old.services.get(name), new.services.get(name)) {
-            (Some(old), Some(new)) => compare(&service(&key, old), &service(&key, new), lines),
+            (Some(was), Some(is)) => {
+                compare(
+                    &service(&key, was, &old.headers),
+                    &service(&key, is, &new.headers),
+                    lines,
+                );
+            }
             (Some(_), None) => lines.push((format!("{key} removed"), false)),
             (None, Some(new)) => lines.push((format!("{key} added ({})", new.matches), false)),
             (None, None) => {}
@@ -268,7 +296,7 @@ fn app_changes(old: &App, new: &App, lines: &mut Vec<(String, bool)>) {
     }
 }
 
-fn app(app: &App) -> Flat {
+fn app(app: &App, above: &Errors) -> Flat {
     let mut flat = Flat::default();
     let key = |rest: &str| format!("app.{}.{rest}", app.name);
     flat.list(&key("hosts"), app.hosts.iter().map(HostPattern::to_string));
@@ -286,96 +314,86 @@ fn app(app: &App) -> Flat {
     flat.put(&key("drain.streams.policy"), streams.policy.as_str());
     flat.time(&key("drain.streams.deadline"), streams.deadline);
     flat.time(&key("drain.streams.spread"), streams.spread);
-    let headers = &app.headers;
+    headers(&key("headers"), &app.headers, &mut flat);
+    let [mut own, mut of_all] = [Flat::default(), Flat::default()];
+    errors(&key("errors"), &app.errors, &mut own);
+    errors(&key("errors"), above, &mut of_all);
+    flat.add_where_not(own, &of_all);
+    flat.list(
+        &key("switch.require"),
+        app.switch.require.iter().map(super::Requirement::as_str),
+    );
+    flat.put(&key("switch.verify"), app.switch.verify);
+    traffic::traffic(&app.name, &app.traffic, &mut flat);
+    policy::policy(&key, &app.policy, &mut flat);
+    flat
+}
+
+fn headers(key: &str, headers: &Headers, flat: &mut Flat) {
+    let key = |rest: &str| format!("{key}.{rest}");
     flat.put(
-        &key("headers.host"),
+        &key("host"),
         match &headers.host {
             HostHeader::Preserve => "preserve",
             HostHeader::Upstream => "upstream",
             HostHeader::Fixed(name) => name,
         },
     );
-    flat.put(&key("headers.forwarded"), headers.forwarded);
-    flat.secrets(&key("headers.request.set"), headers.request_set.clone());
-    flat.list(&key("headers.request.remove"), &headers.request_remove);
-    flat.secrets(&key("headers.response.set"), headers.response_set.clone());
-    flat.list(&key("headers.response.remove"), &headers.response_remove);
+    flat.put(&key("forwarded"), headers.forwarded);
+    flat.secrets(&key("request.set"), headers.request_set.clone());
+    flat.list(&key("request.remove"), &headers.request_remove);
+    flat.secrets(&key("response.set"), headers.response_set.clone());
+    flat.list(&key("response.remove"), &headers.response_remove);
     let revision = if headers.expose_revision {
         " (with the revision)"
     } else {
         ""
     };
     flat.put(
-        &key("headers.expose_color"),
+        &key("expose_color"),
         format!("{}{revision}", headers.expose_color),
     );
-    flat.list(
-        &key("switch.require"),
-        app.switch.require.iter().map(Requirement::as_str),
+    // Said only where it is not what `host` says already.
+    let implied = headers.host == HostHeader::Upstream;
+    let rewrites = (headers.rewrite_location != implied).then_some(headers.rewrite_location);
+    flat.put(
+        &key("rewrite_location"),
+        rewrites.map(|is| is.to_string()).unwrap_or_default(),
     );
-    flat.put(&key("switch.verify"), app.switch.verify);
-    traffic::traffic(&app.name, &app.traffic, &mut flat);
-    policy(&key, &app.policy, &mut flat);
-    flat
+    let name = headers.request_id.as_ref();
+    flat.put(&key("request_id"), name.map_or("", |name| name.as_str()));
+    flat.put(&key("request_id_from"), headers.request_id_from.as_str());
+    flat.put(&key("expose_request_id"), headers.expose_request_id);
+    flat.put(&key("trace"), headers.trace.as_str());
 }
 
-/// Guard, gates and rollouts. What a command or a webhook is stands in the file; here it is enough that it differs.
-fn policy(key: &impl Fn(&str) -> String, policy: &Policy, flat: &mut Flat) {
-    let guard = &policy.guard;
-    flat.time(&key("guard.bake"), guard.bake);
-    flat.list(
-        &key("guard.rollback_when"),
-        guard.rollback_when.iter().map(Condition::source),
-    );
-    flat.list(
-        &key("guard.warn_when"),
-        guard.warn_when.iter().map(Condition::source),
-    );
-    flat.put(&key("guard.min_requests"), guard.min_requests);
-    flat.put(&key("guard.evaluations"), guard.evaluations);
-    flat.time(&key("guard.every"), guard.every);
-    flat.time(&key("guard.grace"), guard.grace);
-    flat.put(
-        &key("guard.on_insufficient_data"),
-        format!("{:?}", guard.on_insufficient_data).to_lowercase(),
-    );
-    flat.put(&key("guard.connect_failures"), guard.connect_failures);
-    for gate in policy.gates.values() {
-        let key = |rest: &str| key(&format!("gate.{}.{rest}", gate.name));
-        let what = match &gate.kind {
-            GateKind::Expr(list) => list
-                .iter()
-                .map(|one| one.source().to_owned())
-                .collect::<Vec<_>>()
-                .join(" and "),
-            GateKind::Webhook(url) => url.shown.clone(),
-            GateKind::Run(_) | GateKind::Approve => String::new(),
-        };
-        flat.put(&key("kind"), format!("{} {what}", gate.kind.as_str()).trim_end());
-        if let GateKind::Run(words) = &gate.kind {
-            flat.secrets(&key("run"), vec![("command".to_owned(), words.join(" "))]);
-        }
-        flat.time(&key("timeout"), gate.timeout);
-        flat.put(&key("min_requests"), gate.min_requests);
+fn errors(key: &str, errors: &Errors, flat: &mut Flat) {
+    let page = |page: &Page| {
+        let hash = ContentHash::of(page.text.as_bytes()).to_string();
+        format!(
+            "{} ({} bytes, {})",
+            page.file.display(),
+            page.text.len(),
+            &hash[..8]
+        )
+    };
+    flat.put(&format!("{key}.problem"), errors.problem.as_str());
+    for (which, of) in &errors.pages {
+        flat.put(&format!("{key}.pages.{which}"), page(of));
     }
-    let steps = policy
-        .rollout
-        .steps
-        .iter()
-        .map(|step| format!("{}% {:?}", step.weight, step.pause));
-    flat.list(&key("rollout.steps"), steps);
-    let gates = policy.rollout.gate.iter().map(|gate| match gate {
-        StepGate::Holds(condition) => condition.source(),
-        StepGate::Named(name) => name,
-    });
-    flat.list(&key("rollout.gate"), gates);
+    flat.time(&format!("{key}.retry_after"), errors.retry_after);
+    let of_maintenance = errors.maintenance.as_ref();
     flat.put(
-        &key("revision_header"),
-        policy.revision_header.as_deref().unwrap_or(""),
+        &format!("{key}.maintenance.page"),
+        of_maintenance.map(page).unwrap_or_default(),
+    );
+    flat.time(
+        &format!("{key}.maintenance.retry_after"),
+        errors.maintenance_retry_after,
     );
 }
 
-fn service(key: &str, service: &Service) -> Flat {
+fn service(key: &str, service: &Service, above: &Headers) -> Flat {
     let mut flat = Flat::default();
     let key = |rest: &str| format!("{key}.{rest}");
     flat.put(&key("path"), &service.matches);
@@ -387,6 +405,25 @@ fn service(key: &str, service: &Service) -> Flat {
     flat.time(&key("timeouts.first_byte"), service.timeouts.first_byte);
     flat.time(&key("timeouts.idle"), service.timeouts.idle);
     flat.time(&key("timeouts.upstream_idle"), service.timeouts.upstream_idle);
+    let [mut own, mut of_app] = [Flat::default(), Flat::default()];
+    headers(&key("headers"), &service.headers, &mut own);
+    headers(&key("headers"), above, &mut of_app);
+    flat.add_where_not(own, &of_app);
+    let trust = &service.tls.trust;
+    let file = |path: &Option<std::path::PathBuf>| {
+        path.iter()
+            .map(|path| path.display().to_string())
+            .collect::<String>()
+    };
+    flat.put(&key("tls.ca"), file(&trust.ca));
+    let pair = trust.identity.as_ref();
+    flat.put(&key("tls.client_cert"), file(&pair.map(|pair| pair.cert.clone())));
+    flat.put(&key("tls.client_key"), file(&pair.map(|pair| pair.key.clone())));
+    flat.put(&key("tls.http2"), !trust.http1_only);
+    flat.put(
+        &key("tls.server_name"),
+        service.tls.server_name.clone().unwrap_or_default(),
+    );
     let health = &service.health;
     flat.time(&key("health.interval"), health.interval);
     flat.time(&key("health.timeout"), health.timeout);
@@ -401,6 +438,11 @@ fn service(key: &str, service: &Service) -> Flat {
     );
     match &health.kind {
         Probe::Tcp => flat.put(&key("health.kind"), "tcp"),
+        Probe::Grpc(probe) => {
+            flat.put(&key("health.kind"), "grpc");
+            flat.put(&key("health.grpc_service"), &probe.service);
+            flat.put(&key("health.host"), &probe.host);
+        }
         Probe::Http(probe) => {
             flat.put(&key("health.kind"), "http");
             http_probe(&key("health"), probe, &mut flat);

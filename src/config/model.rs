@@ -3,6 +3,7 @@
 //! Built from [`super::raw`] only; building it *is* the validation. Defaults are those of the reference
 //! (`config/full.toml` shows every key).
 
+mod edge;
 mod rules;
 mod traffic;
 
@@ -16,8 +17,9 @@ use super::policy::{Notify, Policy, Requirement};
 use crate::rollout::{ByColor, Color};
 use crate::tls;
 
+pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
 pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
-pub use traffic::{AffinityKey, Aim, Preview, Traffic};
+pub use traffic::{AffinityKey, Aim, Hold, Preview, Traffic};
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +32,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// `[limits]`; each app has its own copy with its overrides.
     pub limits: Limits,
+    /// `[errors]`; each app has its own copy with its overrides.
+    pub errors: Errors,
     /// `[log]`
     pub log: Log,
     /// `[[notify]]`
@@ -139,6 +143,8 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Every request is answered with this status and the same address under https.
     pub redirect_https: Option<u16>,
+    /// What it answers itself.
+    pub respond: Vec<Respond>,
     /// Every request through it is meant for this color.
     pub color: Option<Aim>,
 }
@@ -209,8 +215,10 @@ pub struct App {
     pub limits: Limits,
     /// `[app.NAME.drain]`
     pub drain: Drain,
-    /// `[app.NAME.headers]`
+    /// `[app.NAME.headers]`; each service has its own copy with its overrides.
     pub headers: Headers,
+    /// `[app.NAME.errors]`
+    pub errors: Errors,
     /// `[app.NAME.switch]`
     pub switch: Switch,
     /// What chooses between its colors.
@@ -261,6 +269,20 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// `[…health]`
     pub health: Health,
+    /// `[…headers]`
+    pub headers: Headers,
+    /// `[…tls]`: for its `https://` endpoints.
+    pub tls: UpstreamTls,
+}
+
+/// `[…tls]` of an app or service: how TLS is spoken to `https://` endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Whom to believe, and what to show.
+    pub trust: tls::Trust,
+    /// The name that certificates must be for, and SNI; `None`: that of `headers.host`, where it is a fixed one, else
+    /// the endpoint's own.
+    pub server_name: Option<String>,
 }
 
 /// Which paths a service answers. An exact path wins over any prefix, a longer prefix over a shorter.
@@ -283,7 +305,87 @@ impl fmt::Display for PathMatch {
 
 /// One endpoint as an operator writes it. `Display` gives back what was written; it is key and metric label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum EndpointAddress {
+pub struct EndpointAddress {
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// Where it is.
+    pub place: Address,
+}
+
+impl EndpointAddress {
+    /// HTTP/1.1 in clear text at this address.
+    #[must_use]
+    pub const fn plain(place: Address) -> Self {
+        Self {
+            protocol: Protocol::Http1,
+            place,
+        }
+    }
+}
+
+impl EndpointAddress {
+    /// Its name as the `Host` field says it: without the protocol's usual port (RFC 9110 §4.2.3), and `localhost`
+    /// for a Unix socket.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let usual = match self.protocol {
+            Protocol::Http1 | Protocol::H2c => 80,
+            Protocol::Https => 443,
+        };
+        match &self.place {
+            Address::Unix(_) => "localhost".to_owned(),
+            Address::Ip(address) if address.port() == usual => match address.ip() {
+                std::net::IpAddr::V4(ip) => ip.to_string(),
+                std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+            },
+            Address::Name { host, port } if *port == usual => host.clone(),
+            place => place.to_string(),
+        }
+    }
+
+    /// Its name without a port, as a certificate has it. Empty for a Unix socket.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.place {
+            Address::Ip(address) => address.ip().to_string(),
+            Address::Name { host, .. } => host.clone(),
+            Address::Unix(_) => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.protocol.prefix(), self.place)
+    }
+}
+
+/// What an endpoint speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// HTTP/1.1 in clear text: no scheme is written.
+    Http1,
+    /// `h2c://`: HTTP/2 in clear text, by prior knowledge (RFC 9113 §3.3).
+    H2c,
+    /// `https://`: TLS, then what it agrees to by ALPN: HTTP/2 or HTTP/1.1.
+    Https,
+}
+
+impl Protocol {
+    /// What is written before the address.
+    #[must_use]
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Http1 => "",
+            Self::H2c => "h2c://",
+            Self::Https => "https://",
+        }
+    }
+}
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Address {
     /// `127.0.0.1:8001`, `[::1]:8001`
     Ip(SocketAddr),
     /// `web-blue:8000`: a name, resolved again by its time to live and on connect errors.
@@ -297,7 +399,7 @@ pub enum EndpointAddress {
     Unix(PathBuf),
 }
 
-impl fmt::Display for EndpointAddress {
+impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(address) => address.fmt(f),
@@ -374,6 +476,17 @@ pub enum Probe {
     Tcp,
     /// Ask for a path and look at the answer.
     Http(Box<HttpProbe>),
+    /// Ask `grpc.health.v1.Health/Check`; `SERVING` is healthy.
+    Grpc(Box<GrpcProbe>),
+}
+
+/// Whom a gRPC probe asks about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrpcProbe {
+    /// The service's full name; empty = the server as a whole.
+    pub service: String,
+    /// The authority of the request; empty = the endpoint's own.
+    pub host: String,
 }
 
 /// What an HTTP probe asks for and expects. Redirects are never followed.
@@ -472,6 +585,16 @@ impl StreamPolicy {
 pub struct Headers {
     /// The `Host` that the app sees.
     pub host: HostHeader,
+    /// The endpoint's name in `Location` and `Set-Cookie` becomes the client's.
+    pub rewrite_location: bool,
+    /// The header that names a request.
+    pub request_id: Option<http::HeaderName>,
+    /// Whose ids are passed on.
+    pub request_id_from: IdFrom,
+    /// The client is told the id too.
+    pub expose_request_id: bool,
+    /// W3C trace context.
+    pub trace: Trace,
     /// The app is also told who asked by `Forwarded` (RFC 7239).
     pub forwarded: bool,
     /// Set on requests, by lower-case name.
@@ -486,6 +609,17 @@ pub struct Headers {
     pub expose_color: String,
     /// Whether `expose_color` was written out: then it also names the revision (`green@abc`).
     pub expose_revision: bool,
+}
+
+impl Headers {
+    /// The `Host` that every request gets; empty when it differs.
+    #[must_use]
+    pub fn fixed_host(&self) -> &str {
+        match &self.host {
+            HostHeader::Fixed(name) => name,
+            HostHeader::Preserve | HostHeader::Upstream => "",
+        }
+    }
 }
 
 /// `headers.host`

@@ -3,6 +3,7 @@
 //! The JSON Schema made from these structs is also what `shape` checks keys, types, names and ranges with, so a
 //! key exists exactly when it is here. A key that nothing reads yet does not belong here.
 
+mod edge;
 pub(super) mod policy;
 mod traffic;
 
@@ -13,7 +14,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-pub(super) use traffic::{Affinity, Aim, Preview, Rule, RuleColor};
+pub(super) use edge::{Errors, IdFrom, Problem, Respond, Trace};
+pub(super) use traffic::{Affinity, Aim, Hold, Preview, Rule, RuleColor};
 
 /// A value and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,6 +136,9 @@ pub(super) struct File {
     /// What a client may cost.
     #[serde(default)]
     pub(super) limits: Limits,
+    /// The proxy's own answers.
+    #[serde(default)]
+    pub(super) errors: Errors,
     /// What is switched as one, by name.
     #[schemars(required, extend("minProperties" = 1))]
     pub(super) app: Option<BTreeMap<At<String>, App>>,
@@ -222,6 +227,8 @@ pub(super) struct Listener {
     /// Answer every request with this status and the same address under https.
     #[schemars(extend("enum" = [301, 302, 307, 308]))]
     pub(super) redirect_https: Option<At<i64>>,
+    /// Paths that the listener answers itself; never logged.
+    pub(super) respond: Option<Vec<Respond>>,
     /// Every request through this listener goes to this color on purpose.
     pub(super) color: Option<At<Aim>>,
 }
@@ -324,6 +331,10 @@ pub(super) struct App {
     pub(super) drain: Drain,
     /// What is changed in requests and answers.
     pub(super) headers: Headers,
+    /// Over those of [errors], key by key.
+    pub(super) errors: Errors,
+    /// How TLS is spoken to `https://` endpoints.
+    pub(super) tls: UpstreamTls,
     /// What a switch needs.
     pub(super) switch: Switch,
     /// Who a client is.
@@ -340,6 +351,8 @@ pub(super) struct App {
     pub(super) rollout: Option<policy::Rollout>,
     /// The answer header in which the app names its revision; for the gate `identity`.
     pub(super) revision_header: Option<At<String>>,
+    /// What may wait during a hold.
+    pub(super) hold: Hold,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -368,14 +381,34 @@ pub(super) struct Service {
     /// Take the prefix off before the request is sent on.
     #[schemars(extend("default" = false))]
     pub(super) strip_prefix: Option<At<bool>>,
-    /// Blue endpoints: HOST:PORT or unix:PATH.
+    /// Blue endpoints: HOST:PORT, unix:PATH, https://HOST:PORT or h2c://HOST:PORT.
     pub(super) blue: Option<At<Vec<At<String>>>>,
-    /// Green endpoints: HOST:PORT or unix:PATH.
+    /// Green endpoints: HOST:PORT, unix:PATH, https://HOST:PORT or h2c://HOST:PORT.
     pub(super) green: Option<At<Vec<At<String>>>>,
     /// Over those of the app, key by key.
     pub(super) timeouts: Timeouts,
     /// Over that of the app, key by key.
     pub(super) health: Health,
+    /// Over those of the app, header by header.
+    pub(super) headers: Headers,
+    /// Over that of the app, key by key.
+    pub(super) tls: UpstreamTls,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct UpstreamTls {
+    /// PEM file of the authorities that sign the apps' certificates; default: those of the system.
+    pub(super) ca: Option<At<String>>,
+    /// PEM file of the certificate that is shown to apps that ask for one.
+    pub(super) client_cert: Option<At<String>>,
+    /// PEM file of its private key.
+    pub(super) client_key: Option<At<String>>,
+    /// Offer HTTP/2 by ALPN; false: HTTP/1.1 alone.
+    #[schemars(extend("default" = true))]
+    pub(super) http2: Option<bool>,
+    /// The name that certificates must be for, also sent as SNI; default: that of `headers.host`.
+    pub(super) server_name: Option<At<String>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -412,8 +445,11 @@ pub(super) struct Health {
     /// Failures in a row until a healthy endpoint is failing.
     #[schemars(range(min = 1, max = 1000), extend("default" = 3))]
     pub(super) fall: Option<At<i64>>,
-    /// Default: http with a path, tcp without.
+    /// Default: http with a path, tcp without; grpc asks the gRPC health service.
     pub(super) kind: Option<At<Kind>>,
+    /// The service that kind = "grpc" asks about; "" = the server as a whole.
+    #[schemars(extend("default" = ""))]
+    pub(super) grpc_service: Option<At<String>>,
     /// Statuses that pass: "200-299", "200,204".
     #[schemars(extend("default" = "200-299"))]
     pub(super) status: Option<At<String>>,
@@ -437,6 +473,7 @@ pub(super) struct Health {
 pub(super) enum Kind {
     Http,
     Tcp,
+    Grpc,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -485,6 +522,20 @@ pub(super) struct Headers {
     /// "preserve", "upstream" (the endpoint's own name), or a fixed name.
     #[schemars(extend("default" = "preserve"))]
     pub(super) host: Option<At<String>>,
+    /// Names of the endpoint in Location and Set-Cookie become the client's; default: where `host` is "upstream".
+    pub(super) rewrite_location: Option<At<bool>>,
+    /// The header that names a request; "" = none.
+    #[schemars(extend("default" = "x-request-id"))]
+    pub(super) request_id: Option<At<String>>,
+    /// Whose request ids are passed on; other requests get new ones.
+    #[schemars(extend("default" = "anyone"))]
+    pub(super) request_id_from: Option<At<IdFrom>>,
+    /// Tell the client too by which id its request goes.
+    #[schemars(extend("default" = false))]
+    pub(super) expose_request_id: Option<At<bool>>,
+    /// W3C trace context: pass it on, start a trace where there is none, or also for clients that are not trusted.
+    #[schemars(extend("default" = "pass"))]
+    pub(super) trace: Option<At<Trace>>,
     /// Also tell the app who asked as RFC 7239 has it: `Forwarded`.
     #[schemars(extend("default" = false))]
     pub(super) forwarded: Option<At<bool>>,

@@ -28,6 +28,7 @@ use crate::metrics::{ControlMetrics, Registry};
 use crate::rollout::{self, Actor, AppState, Applied, Color, Command, Note, Rejection, Transition, Trigger};
 use crate::routing::{PreviewKey, Published, Resolved, RoutingTable};
 use crate::store::{self, StoreError, StoreHandle};
+use crate::tls::Originators;
 use crate::upstream::{Names, Prober};
 
 /// Messages that may wait in the mailbox.
@@ -43,6 +44,8 @@ pub struct Parts {
     pub published: Published,
     /// The metric cells.
     pub registry: Arc<Registry>,
+    /// TLS towards the apps.
+    pub originators: Arc<Originators>,
     /// The control plane's own counters.
     pub metrics: Arc<ControlMetrics>,
     /// The durable store.
@@ -80,6 +83,7 @@ pub(super) struct Controller {
     pub(super) apps: RefCell<BTreeMap<String, Slot>>,
     pub(super) published: Published,
     pub(super) registry: Arc<Registry>,
+    pub(super) originators: Arc<Originators>,
     pub(super) metrics: Arc<ControlMetrics>,
     pub(super) store: StoreHandle,
     pub(super) prober: RefCell<Prober>,
@@ -221,6 +225,7 @@ impl Controller {
             apps: RefCell::default(),
             published: parts.published,
             registry: parts.registry,
+            originators: parts.originators,
             metrics: parts.metrics,
             store: parts.store,
             prober: RefCell::new(Prober::new(health)),

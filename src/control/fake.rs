@@ -13,7 +13,7 @@ use super::{
     Handle, HistoryEntry, Intent, Outcome, OutcomeView, Overview, PreviewToken, Probe, Probed, Refusal,
     Reloaded, ServiceView, Verify, Wanted,
 };
-use crate::config::EndpointAddress;
+use crate::config::{Address, EndpointAddress};
 use crate::rollout::{Actor, ByColor, Color, Trigger};
 use crate::upstream::{EndpointKey, Health, ProbeReport, Target};
 
@@ -289,8 +289,9 @@ pub(crate) fn probe(color: Color, healthy: bool) -> Probe {
             app: "web".to_owned(),
             service: "web".to_owned(),
             color,
-            address: EndpointAddress::Ip(address),
+            address: EndpointAddress::plain(Address::Ip(address)),
             target: Target::Tcp(address),
+            tls: None,
         },
         report: ProbeReport {
             asked: "GET http://127.0.0.1:8001/healthz".to_owned(),

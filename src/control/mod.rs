@@ -15,6 +15,7 @@ mod gate;
 mod gates;
 mod guard;
 mod handle;
+mod hold;
 mod idempotency;
 mod notify;
 mod operate;

@@ -10,7 +10,7 @@ use super::controller::{Controller, Inboxes, Parts};
 use super::handle::{Handle, Message};
 use super::view::{Event, EventKind};
 use super::windows;
-use crate::config::{Changed, EndpointAddress};
+use crate::config::{Address, Changed};
 use crate::shutdown::Watcher;
 use crate::upstream::{HealthChange, Resolution, Target};
 
@@ -205,7 +205,7 @@ impl Controller {
         if let Some(error) = error {
             tracing::warn!(host, error, "name does not resolve");
         }
-        let address = EndpointAddress::Name { host, port };
+        let address = Address::Name { host, port };
         let targets: Vec<_> = addresses.into_iter().map(Target::Tcp).collect();
         let config = self.config.borrow().clone();
         let users: Vec<String> = {
@@ -215,7 +215,7 @@ impl Controller {
                     let endpoints = super::publish::effective_endpoints(of, &slot.state);
                     endpoints
                         .iter()
-                        .any(|(_, by)| by.values().flatten().any(|used| *used == address))
+                        .any(|(_, by)| by.values().flatten().any(|used| used.place == address))
                 })
             };
             apps.iter()
@@ -249,7 +249,7 @@ impl Controller {
                 .load(std::sync::atomic::Ordering::Relaxed)
                 > 0
                 || endpoint.health() == crate::upstream::Health::Unreachable;
-            if let EndpointAddress::Name { host, .. } = &endpoint.key.address
+            if let Address::Name { host, .. } = &endpoint.key.address.place
                 && failing
             {
                 self.names.borrow().refresh(host);

@@ -42,6 +42,8 @@ pub(super) enum ProxyError {
     ConnectTimeout,
     /// Connection refused or failed.
     ConnectFailed,
+    /// There is no TLS with the app: its certificate is refused, or it refuses us.
+    TlsFailed,
     /// No answer in time.
     FirstByteTimeout,
     /// The connection ended before there was an answer.
@@ -68,7 +70,7 @@ impl ProxyError {
             Self::NoHealthyEndpoint | Self::Maintenance | Self::HoldOverflow => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::ConnectFailed | Self::Reset | Self::BadAnswer => StatusCode::BAD_GATEWAY,
+            Self::ConnectFailed | Self::TlsFailed | Self::Reset | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::DrainExpired => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -88,6 +90,7 @@ impl ProxyError {
             Self::HoldOverflow => "held too long or too many",
             Self::ConnectTimeout => "connect timeout",
             Self::ConnectFailed => "connect failed",
+            Self::TlsFailed => "no TLS with the app",
             Self::FirstByteTimeout => "first byte timeout",
             Self::Reset => "upstream closed before an answer",
             Self::BadAnswer => "upstream answer invalid",
@@ -109,19 +112,11 @@ impl ProxyError {
             Self::NoHealthyEndpoint
             | Self::ConnectTimeout
             | Self::ConnectFailed
+            | Self::TlsFailed
             | Self::FirstByteTimeout
             | Self::Reset
             | Self::BadAnswer => Side::Upstream,
             Self::Maintenance | Self::HoldOverflow | Self::DrainExpired => Side::Proxy,
-        }
-    }
-
-    /// `Retry-After` in seconds, where it helps.
-    pub(super) const fn retry_after(self) -> Option<&'static str> {
-        match self {
-            Self::NoHealthyEndpoint | Self::HoldOverflow => Some("1"),
-            Self::Maintenance => Some("30"),
-            _ => None,
         }
     }
 

@@ -9,13 +9,14 @@ use tokio::sync::Notify;
 
 use super::table::{AppRoute, Lane, Member, PaddedPoint, Pool, RoutingTable, ServiceRoute, Settings};
 use super::{Affinity, HoldQueue, Matcher, Place};
-use crate::config::{self, Config, EndpointAddress, Preview, Probe, WhenLast};
+use crate::config::{self, Address, Config, EndpointAddress, HostHeader, Preview, Probe, Protocol, WhenLast};
 use crate::metrics::Registry;
 use crate::rollout::{AppState, ByColor, Color, Phase};
-use crate::upstream::{Endpoint, EndpointKey, Gate, Target};
+use crate::tls::Originators;
+use crate::upstream::{Endpoint, EndpointKey, Gate, Handshake, Target};
 
 /// What a name resolved to, by name and port as written. Addresses and sockets need no entry.
-pub type Resolved = HashMap<EndpointAddress, Vec<Target>>;
+pub type Resolved = HashMap<Address, Vec<Target>>;
 
 /// All that one app's part is built from.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,8 @@ pub struct Fixed<'a> {
     pub registry: &'a Registry,
     /// Notified when a closed gate's last claim ends.
     pub drained: &'a Arc<Notify>,
+    /// Makes the TLS towards endpoints.
+    pub originators: &'a Originators,
 }
 
 /// Build one app's part, carrying over the endpoints, gates, cells and split points of its part before.
@@ -65,7 +68,7 @@ pub fn rebuild(
     let hold = state.hold.map(|hold| {
         before
             .and_then(|app| app.hold.clone())
-            .unwrap_or_else(|| HoldQueue::new(HoldQueue::BOUND, now + hold.max + HoldQueue::MARGIN))
+            .unwrap_or_else(|| HoldQueue::new(config.traffic.hold, now + hold.max + HoldQueue::MARGIN))
     });
     let services = config
         .services
@@ -198,7 +201,8 @@ fn build_service(
         service: service.name.clone(),
         timeouts: service.timeouts,
         limits: app.limits,
-        headers: app.headers.clone(),
+        headers: service.headers.clone(),
+        errors: Arc::new(app.errors.clone()),
         strip: prefix,
         preview: preview.cloned(),
         streams: app.drain.streams,
@@ -209,7 +213,7 @@ fn build_service(
         matches: service.matches.clone(),
         health_path: match &service.health.kind {
             Probe::Http(probe) => Some(probe.path.split('?').next().unwrap_or_default().to_owned()),
-            Probe::Tcp => None,
+            Probe::Tcp | Probe::Grpc(_) => None,
         },
         pools: ByColor::from_fn(pool),
         undecided: fixed.registry.pool(&app.name, &service.name, None),
@@ -244,6 +248,7 @@ fn build_pool(
             color,
             address: address.clone(),
             target,
+            tls: handshake(service, address),
         };
         if members.iter().any(|member| member.endpoint.key == key) {
             continue;
@@ -251,7 +256,7 @@ fn build_pool(
         let before = carried.members.get(&key).cloned();
         let endpoint = before
             .as_ref()
-            .map_or_else(|| Endpoint::new(key), |member| Arc::clone(&member.endpoint));
+            .map_or_else(|| new_endpoint(fixed, key), |member| Arc::clone(&member.endpoint));
         let gates = before
             .as_ref()
             .map(|member| (member.open.as_ref(), member.explicit.as_ref()));
@@ -264,12 +269,12 @@ fn build_pool(
     }
     let serve_when_failing = color == state.active && service.health.last == WhenLast::Serve;
     let metrics = fixed.registry.pool(&app.name, &service.name, Some(color));
-    let exposed = exposed(&app.headers, color, of_color.revision.as_deref());
     let lane = |(worker, cells): (usize, &Arc<_>)| {
         Arc::new(Lane::new(
             worker,
             color,
-            exposed.clone(),
+            // One for each worker: a clone would be counted on a cache line that all of them share.
+            exposed(&service.headers, color, of_color.revision.as_deref()),
             state.generation,
             Arc::clone(settings),
             Arc::clone(cells),
@@ -285,12 +290,42 @@ fn build_pool(
     }
 }
 
+fn new_endpoint(fixed: Fixed<'_>, key: EndpointKey) -> Arc<Endpoint> {
+    let origin = key.tls.as_ref().map(|tls| fixed.originators.of(&tls.trust));
+    Endpoint::over(key, origin)
+}
+
+/// How TLS is spoken to an endpoint: connections are the endpoint's and not a request's, so that a `Host` of the
+/// client's says nothing about their name.
+fn handshake(service: &config::Service, address: &EndpointAddress) -> Option<Handshake> {
+    if address.protocol != Protocol::Https {
+        return None;
+    }
+    let fixed = match &service.headers.host {
+        HostHeader::Fixed(host) => Some(without_port(host)),
+        HostHeader::Preserve | HostHeader::Upstream => None,
+    };
+    let own = service.tls.server_name.clone().or(fixed);
+    Some(Handshake {
+        name: own.unwrap_or_else(|| address.name()),
+        trust: service.tls.trust.clone(),
+    })
+}
+
+fn without_port(host: &str) -> String {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    };
+    name.trim_start_matches('[').trim_end_matches(']').to_owned()
+}
+
 fn targets<'a>(address: &'a EndpointAddress, resolved: &Resolved) -> Vec<(&'a EndpointAddress, Target)> {
-    match address {
-        EndpointAddress::Ip(ip) => vec![(address, Target::Tcp(*ip))],
-        EndpointAddress::Unix(path) => vec![(address, Target::Unix(path.clone()))],
-        EndpointAddress::Name { .. } => {
-            let found = resolved.get(address).into_iter().flatten();
+    match &address.place {
+        Address::Ip(ip) => vec![(address, Target::Tcp(*ip))],
+        Address::Unix(path) => vec![(address, Target::Unix(path.clone()))],
+        name @ Address::Name { .. } => {
+            let found = resolved.get(name).into_iter().flatten();
             found.map(|target| (address, target.clone())).collect()
         }
     }

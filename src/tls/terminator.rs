@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream as ClientStream;
 
 use super::certificates::Certificates;
 use super::own::OwnClient;
-use super::pair::{Pair, PairError, client_roots};
+use super::pair::{Pair, PairError, roots_of};
 use super::transport::Transport;
 use super::x509::Facts;
 use crate::wire::Stream;
@@ -132,7 +132,7 @@ impl Terminator {
         let builder = match &settings.client_ca {
             None => builder.with_no_client_auth(),
             Some(path) => {
-                let roots = Arc::new(client_roots(path)?);
+                let roots = Arc::new(roots_of(path)?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider()));
                 builder.with_client_cert_verifier(verifier.build()?)
             }
@@ -143,6 +143,8 @@ impl Terminator {
             .iter()
             .map(|name| name.clone().into_bytes())
             .collect();
+        // All suites are good; that the server has the last word is what scanners, and the rules behind them, ask for.
+        server.ignore_client_order = true;
         // Tickets alone: a store would be a lock that all workers share, and lose its sessions at a restart too.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         if settings.client_ca.is_some() {
@@ -179,7 +181,7 @@ impl Terminator {
     pub async fn accept(&self, stream: Stream) -> io::Result<(Transport, Session)> {
         let stream = TlsAcceptor::from(Arc::clone(&self.server)).accept(stream).await?;
         let session = Session::of(stream.get_ref().1);
-        Ok((Transport::Tls(Box::new(stream)), session))
+        Ok((Transport::Tls(Box::new(stream.into())), session))
     }
 
     /// Be a client of this listener, over a connection to it: only its own certificates are accepted.

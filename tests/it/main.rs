@@ -8,6 +8,7 @@
 )]
 
 mod affinity;
+mod answers;
 mod balancer;
 mod basics;
 mod bodies;
@@ -16,6 +17,7 @@ mod gates;
 mod guarding;
 mod harness;
 mod headers;
+mod hold;
 mod interim;
 mod lifecycle;
 mod limits;
@@ -28,3 +30,5 @@ mod streams;
 mod switching;
 mod tls;
 mod upstream;
+mod upstream_h2;
+mod upstream_tls;
