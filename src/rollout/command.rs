@@ -45,6 +45,8 @@ pub enum Trigger {
     Verify,
     /// A hold reached its limit, or the process restarted in one.
     Timer,
+    /// The active color had nothing healthy any more.
+    Failover,
     /// The process itself: first start, restore.
     Start,
     /// The guard's conditions tripped.
@@ -55,12 +57,13 @@ pub enum Trigger {
 
 impl Trigger {
     /// All of them, in label order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Cli,
         Self::Api,
         Self::File,
         Self::Verify,
         Self::Timer,
+        Self::Failover,
         Self::Start,
         Self::Guard,
         Self::Rollout,
@@ -75,6 +78,7 @@ impl Trigger {
             Self::File => "file",
             Self::Verify => "verify",
             Self::Timer => "timer",
+            Self::Failover => "failover",
             Self::Start => "start",
             Self::Guard => "guard",
             Self::Rollout => "rollout",

@@ -13,6 +13,7 @@ mod balancer;
 mod basics;
 mod bodies;
 mod corpus;
+mod failover;
 mod gates;
 mod guarding;
 mod harness;
