@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::rollout::{ByColor, Color};
 use crate::tls;
+use crate::wire::preamble;
 
 pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
 pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
@@ -216,6 +217,8 @@ pub struct App {
     pub headers: Headers,
     /// `[app.NAME.errors]`
     pub errors: Errors,
+    /// Connections to its endpoints begin with a PROXY header of this version.
+    pub send_proxy_protocol: Option<preamble::Version>,
     /// `[app.NAME.switch]`
     pub switch: Switch,
     /// What chooses between its colors.

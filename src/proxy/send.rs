@@ -18,7 +18,7 @@ use super::exchange::Exchange;
 use super::upgrade;
 use super::worker::Worker;
 use crate::routing::Lane;
-use crate::upstream::{ConnectError, Line};
+use crate::upstream::{Claim, ConnectError, Line, Whose};
 
 /// How often a request that was never sent goes out again: pooled connections may all have died at once.
 const RESENDS: u32 = 8;
@@ -71,8 +71,14 @@ pub(super) async fn line_for(
     lane: &Lane,
     may_repeat: bool,
 ) -> Result<Line<RequestBody>, ConnectError> {
-    let id = exchange.with_claim(|claim| claim.endpoint().id).unwrap_or(0);
-    if let Some(line) = worker.connections.take(id, StdInstant::now(), !may_repeat) {
+    let endpoint = |claim: &Claim| (claim.endpoint().id, claim.endpoint().key.preamble.is_some());
+    let (id, tells) = exchange.with_claim(endpoint).unwrap_or_default();
+    let whose = if tells {
+        Whose::Client(exchange.client().ends())
+    } else {
+        Whose::Anybody
+    };
+    if let Some(line) = worker.connections.take(id, whose, StdInstant::now(), !may_repeat) {
         return Ok(line);
     }
     let Some(endpoint) = exchange.with_claim(|claim| Arc::clone(claim.endpoint())) else {
@@ -81,7 +87,7 @@ pub(super) async fn line_for(
     let settings = &lane.settings;
     let opened = worker
         .connections
-        .open(&endpoint, settings.timeouts.connect, &settings.limits)
+        .open(&endpoint, whose, settings.timeouts.connect, &settings.limits)
         .await;
     match &opened {
         Ok(_) => endpoint.connected(),

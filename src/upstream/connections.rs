@@ -54,6 +54,24 @@ impl Hasher for IdHasher {
     }
 }
 
+/// Whose requests a connection may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Anybody's.
+    Anybody,
+    /// Those of the client at these ends, which a PROXY header has named; `None` for clients without an address.
+    Client(Option<Ends>),
+}
+
+/// The most recently used one that may carry these requests.
+fn last_of<B>(list: &mut Vec<Idle<B>>, whose: Whose) -> Option<Idle<B>> {
+    if whose == Whose::Anybody {
+        return list.pop();
+    }
+    let at = list.iter().rposition(|idle| idle.line.state.whose == whose)?;
+    Some(list.remove(at))
+}
+
 struct Idle<B> {
     line: Line<B>,
     since: Instant,
@@ -79,10 +97,10 @@ where
     /// An unused connection to an endpoint, the most recently used first.
     ///
     /// `careful` asks the kernel about it whatever its age: for requests that must not be sent twice.
-    pub fn take(&self, endpoint: u64, now: Instant, careful: bool) -> Option<Line<B>> {
+    pub fn take(&self, endpoint: u64, whose: Whose, now: Instant, careful: bool) -> Option<Line<B>> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(&endpoint)?;
-        while let Some(Idle { line, since, expires }) = list.pop() {
+        while let Some(Idle { line, since, expires }) = last_of(list, whose) {
             let fresh = now < expires && line.sender.is_ready();
             let trusted = !careful && now.saturating_duration_since(since) < TRUSTED_FOR;
             if fresh && (trusted || line.socket.is_quiet()) {
@@ -116,10 +134,15 @@ where
     pub async fn open(
         self: &Rc<Self>,
         endpoint: &Endpoint,
+        whose: Whose,
         timeout: Duration,
         limits: &Limits,
     ) -> Result<Line<B>, ConnectError> {
-        let Dialled { transport } = dial(endpoint, timeout, Offer::Http1).await?;
+        let ends = match whose {
+            Whose::Anybody => None,
+            Whose::Client(ends) => ends,
+        };
+        let Dialled { transport } = dial(endpoint, ends, timeout, Offer::Http1).await?;
         let socket = transport.socket();
         let (io, _) = Io::new(transport);
         let mut builder = http1::Builder::new();
@@ -130,6 +153,7 @@ where
         let state = Rc::new(LineState {
             id,
             endpoint: endpoint.id,
+            whose,
             gate: Cell::new(0),
             cut: Cell::new(false),
             answered: Cell::new(false),

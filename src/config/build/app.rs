@@ -18,6 +18,7 @@ use crate::config::model::{
 use crate::config::raw::{self, At, DurationText};
 use crate::config::values;
 use crate::rollout::{ByColor, Color};
+use crate::wire::preamble::Version;
 
 /// What each service wants to answer; each pair of host and path belongs to one.
 #[derive(Default)]
@@ -115,6 +116,10 @@ impl AppBuild<'_, '_, '_, '_> {
             },
             headers,
             errors: errors.over_defaults(),
+            send_proxy_protocol: raw.send_proxy_protocol.as_ref().map(|at| match at.get() {
+                raw::ProxyVersion::V1 => Version::V1,
+                raw::ProxyVersion::V2 => Version::V2,
+            }),
             traffic: self.build.traffic(raw),
             switch: Switch {
                 // `healthy` is the only requirement that can be written.

@@ -33,7 +33,7 @@ const HEAD_MAX: usize = 64 * 1024;
 pub async fn probe_once(endpoint: &Endpoint, settings: &config::Health) -> ProbeReport {
     let at = Timestamp::now();
     let began = Instant::now();
-    let found = match dial(endpoint, settings.timeout, Offer::All).await {
+    let found = match dial(endpoint, None, settings.timeout, Offer::All).await {
         Err(error) => refused(&error),
         Ok(Dialled { transport }) => match &settings.kind {
             Probe::Tcp => Found {
