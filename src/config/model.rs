@@ -19,7 +19,7 @@ use crate::wire::preamble;
 
 pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
 pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
-pub use traffic::{AffinityKey, Aim, Preview, Traffic};
+pub use traffic::{AffinityKey, Aim, Hold, Preview, Traffic};
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]

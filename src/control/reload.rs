@@ -253,6 +253,7 @@ impl Controller {
                 intent: Intent::Switch {
                     to: Wanted::Color(color),
                     force: false,
+                    release: false,
                 },
                 expect_generation: None,
                 by: by.clone(),

@@ -20,6 +20,7 @@ use super::exchange::Exchange;
 use super::headers::{
     X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, hide_preview, prepare_request, prepare_response,
 };
+use super::hold;
 use super::location::Names;
 use super::origin::Origin;
 use super::refusal::{Accepts, refuse};
@@ -190,7 +191,7 @@ async fn reach(
         let lane = match decide(worker, exchange, host, head, proof, tried)? {
             Decision::Send(lane) => lane,
             Decision::Wait(queue) => {
-                hold(worker, &queue).await?;
+                hold::wait(worker, exchange, head, &queue).await?;
                 continue;
             }
         };
@@ -327,26 +328,6 @@ fn asked<'a>(exchange: &'a Exchange, host: &'a str, head: &'a http::request::Par
         server_name: exchange.client().name.as_deref(),
         subject: peer.subject.as_ref(),
         door: exchange.client().front.color,
-    }
-}
-
-/// Wait for the hold to end. No claim is held and no byte of the body is read meanwhile.
-async fn hold(worker: &Worker, queue: &Arc<HoldQueue>) -> Result<(), ProxyError> {
-    let ticket = queue.enter().ok_or(ProxyError::HoldOverflow)?;
-    let released = worker.released.notified();
-    // The table may have changed between the decision and here; the waiter is registered, so look again.
-    let mut released = std::pin::pin!(released);
-    released.as_mut().enable();
-    if !worker.is_still_held(queue) {
-        return Ok(());
-    }
-    let outcome = tokio::time::timeout_at(queue.until.into(), released).await;
-    drop(ticket);
-    match outcome {
-        Ok(()) => Ok(()),
-        // The controller releases before this; if it has not, it is in trouble, and so is this request.
-        Err(_) if worker.is_still_held(queue) => Err(ProxyError::HoldOverflow),
-        Err(_) => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ mod forwarded;
 mod frames;
 mod front;
 pub mod headers;
+mod hold;
 mod listener;
 mod location;
 pub mod origin;

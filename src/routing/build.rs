@@ -68,7 +68,7 @@ pub fn rebuild(
     let hold = state.hold.map(|hold| {
         before
             .and_then(|app| app.hold.clone())
-            .unwrap_or_else(|| HoldQueue::new(HoldQueue::BOUND, now + hold.max + HoldQueue::MARGIN))
+            .unwrap_or_else(|| HoldQueue::new(config.traffic.hold, now + hold.max + HoldQueue::MARGIN))
     });
     let services = config
         .services

@@ -15,6 +15,7 @@ mod bodies;
 mod corpus;
 mod harness;
 mod headers;
+mod hold;
 mod interim;
 mod lifecycle;
 mod limits;
