@@ -92,7 +92,7 @@ impl Client {
 
     /// Its address and the one that it connected to: a balancer's word, or the connection's own. `None` over a Unix
     /// socket.
-    pub(super) fn ends(&self) -> Option<Ends> {
+    pub(super) fn addresses(&self) -> Option<Ends> {
         let told = self.peer.ends.as_deref().copied();
         told.or_else(|| self.socket.ends())
     }

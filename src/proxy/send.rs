@@ -74,7 +74,7 @@ pub(super) async fn line_for(
     let endpoint = |claim: &Claim| (claim.endpoint().id, claim.endpoint().key.preamble.is_some());
     let (id, tells) = exchange.with_claim(endpoint).unwrap_or_default();
     let whose = if tells {
-        Whose::Client(exchange.client().ends())
+        Whose::Client(exchange.client().addresses())
     } else {
         Whose::Anybody
     };

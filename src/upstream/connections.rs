@@ -12,7 +12,7 @@ use hyper::client::conn::http1;
 
 use super::Endpoint;
 use super::dial::{ConnectError, Dialled, dial};
-use super::line::{Line, LineState};
+use super::line::{Line, LineState, Whose};
 use crate::config::Limits;
 use crate::tls::Offer;
 use crate::wire::Io;
@@ -52,15 +52,6 @@ impl Hasher for IdHasher {
     fn write_u64(&mut self, id: u64) {
         self.0 = id;
     }
-}
-
-/// Whose requests a connection may carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
-    /// Anybody's.
-    Anybody,
-    /// Those of the client at these ends, which a PROXY header has named; `None` for clients without an address.
-    Client(Option<Ends>),
 }
 
 /// The most recently used one that may carry these requests.

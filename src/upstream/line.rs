@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 
 use crate::tls::Transport;
 use crate::wire::Socket;
+use crate::wire::preamble::Ends;
 
 /// One connection to an endpoint, with the right to send on it.
 pub struct Line<B> {
@@ -18,11 +19,21 @@ pub struct Line<B> {
     pub(super) state: Rc<LineState>,
 }
 
+/// Whose requests a connection may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Anybody's.
+    Anybody,
+    /// Those of the client at these ends, which a PROXY header has named; `None` for clients without an address.
+    Client(Option<Ends>),
+}
+
 /// What is known of a connection apart from who has it.
 #[derive(Debug)]
 pub(super) struct LineState {
     pub(super) id: u64,
     pub(super) endpoint: u64,
+    pub(super) whose: Whose,
     /// The gate of the request that is on it; 0 = none.
     pub(super) gate: Cell<u64>,
     /// It was ended by [`Connections::cut`].
