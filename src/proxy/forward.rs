@@ -136,12 +136,12 @@ async fn attempt(
         exchange.says(origin);
     }
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
-    let (lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref()).await?;
+    let wanted = upgrade::wanted(&head, !body.is_end_stream());
+    let (lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref(), wanted.is_some()).await?;
     let upload = (!body.is_end_stream()).then(|| {
         let limits = &lane.settings.limits;
         Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
     });
-    let wanted = upgrade::wanted(&head, upload.is_some());
     let request = prepare(
         worker,
         exchange,
@@ -163,7 +163,8 @@ async fn attempt(
         let asked = wanted.zip(freed);
         return Ok(upgrade::switched(worker, exchange.client(), exchange, &lane, asked, answer).await?);
     }
-    Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
+    let upload = upload.filter(|_| line.is_http2());
+    Ok(carry(worker, exchange, &lane, line, upload, answer, proof.is_some()).await)
 }
 
 /// Steps 1 to 3, and the connection: only a failed connect, with which nothing was sent, is tried again.
@@ -173,6 +174,7 @@ async fn reach(
     head: &http::request::Parts,
     body: &Incoming,
     proof: Option<&Proof>,
+    switches: bool,
 ) -> Result<(Arc<Lane>, Line<RequestBody>), Failure> {
     let mut hosts = HostBuffer::new();
     let host = check_head(head, &mut hosts)?;
@@ -198,7 +200,7 @@ async fn reach(
         if tries == 0 {
             check_limits(&lane, head, body)?;
         }
-        match line_for(worker, exchange, &lane, may_repeat(&head.method, body)).await {
+        match line_for(worker, exchange, &lane, may_repeat(&head.method, body), switches).await {
             Ok(line) => return Ok((lane, line)),
             Err(error) => {
                 tries += 1;
@@ -418,6 +420,7 @@ async fn carry(
     exchange: &Rc<Exchange>,
     lane: &Arc<Lane>,
     line: Line<RequestBody>,
+    upload: Option<Rc<Upload>>,
     answer: Response<Incoming>,
     is_proof: bool,
 ) -> Response<ReplyBody> {
@@ -449,6 +452,6 @@ async fn carry(
         exchange.client().goes_through(0);
     }
     let (exchange, timeouts) = (Rc::clone(exchange), &lane.settings.timeouts);
-    let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, timeouts, events).await;
+    let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, timeouts, events, upload).await;
     Response::from_parts(head, body)
 }

@@ -28,4 +28,5 @@ mod streams;
 mod switching;
 mod tls;
 mod upstream;
+mod upstream_h2;
 mod upstream_tls;

@@ -12,8 +12,8 @@ use super::parts::{LimitsPart, TimeoutsPart};
 use crate::config::diagnostics::quoted;
 use crate::config::load::PemFile;
 use crate::config::model::{
-    Address, App, Drain, EndpointAddress, Headers, HostPattern, Initial, ListenAddress, PathMatch, Service,
-    StreamPolicy, Streams, Switch,
+    Address, App, Drain, EndpointAddress, Headers, HostPattern, Initial, ListenAddress, PathMatch, Protocol,
+    Service, StreamPolicy, Streams, Switch,
 };
 use crate::config::raw::{self, At, DurationText};
 use crate::config::values;
@@ -99,6 +99,7 @@ impl AppBuild<'_, '_, '_, '_> {
             .into_iter()
             .map(|(service, _)| (service.name.clone(), service))
             .collect();
+        self.one_client_a_connection(raw, &services);
         let (initial, active) = self.colors(raw, &services);
         App {
             name,
@@ -130,6 +131,21 @@ impl AppBuild<'_, '_, '_, '_> {
                     .as_ref()
                     .map_or(3, |at| u32::try_from(*at.get()).unwrap_or(3)),
             },
+        }
+    }
+
+    /// A connection that names its client carries nobody else's requests; over `h2c://` it would.
+    fn one_client_a_connection(&mut self, raw: &raw::App, services: &BTreeMap<String, Service>) {
+        let Some(at) = &raw.send_proxy_protocol else {
+            return;
+        };
+        let mut endpoints = services.values().flat_map(|service| service.endpoints.iter());
+        if endpoints.any(|(_, all)| all.iter().any(|endpoint| endpoint.protocol == Protocol::H2c)) {
+            let message = "`send_proxy_protocol` with `h2c://` endpoints: streams of all clients share a connection there";
+            let hint = "speak HTTP/1.1 to them, with or without TLS".to_owned();
+            self.build
+                .findings
+                .error(&at.span(), "conflicting_keys", message, hint);
         }
     }
 
@@ -189,6 +205,8 @@ impl AppBuild<'_, '_, '_, '_> {
             let endpoints = self.endpoints(None, &self.name.span(), &raw.blue, &raw.green);
             self.need_path(None, &health, &raw.health, &self.name.span());
             http |= health.is_http();
+            self.build
+                .grpc(&raw.health, health.is_grpc(), &self.name.span(), &endpoints);
             services.push((
                 Service {
                     name: SHORTHAND.to_owned(),
@@ -238,6 +256,8 @@ impl AppBuild<'_, '_, '_, '_> {
         let own = HealthPart::read(&raw.health, self.build);
         let merged = own.over(health);
         self.need_path(Some(name.get()), &merged, &raw.health, &name.span());
+        self.build
+            .grpc(&raw.health, merged.is_grpc(), &name.span(), &endpoints);
         let http = merged.is_http() || self.probe_unclear(Some(name.get()));
         self.build.http_only(&raw.health, http);
         let timeouts = TimeoutsPart::read(&raw.timeouts, self.build).over(timeouts);
