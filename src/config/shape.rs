@@ -394,7 +394,6 @@ fn not_built(path: &[&str]) -> bool {
         ["app", _, key] => [
             "retry",
             "balance",
-            "failover",
             "skew",
             "mirror",
             "warmup",
