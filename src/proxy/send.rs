@@ -18,7 +18,7 @@ use super::exchange::Exchange;
 use super::upgrade;
 use super::worker::Worker;
 use crate::routing::Lane;
-use crate::upstream::{ConnectError, Line};
+use crate::upstream::{ConnectError, Endpoint, Line};
 
 /// How often a request that was never sent goes out again: pooled connections may all have died at once.
 const RESENDS: u32 = 8;
@@ -65,23 +65,36 @@ pub(super) fn may_repeat(method: &Method, body: &impl Body) -> bool {
     body.is_end_stream() && method.is_idempotent()
 }
 
+/// A connection to the endpoint that the request has claimed.
 pub(super) async fn line_for(
     worker: &Rc<Worker>,
     exchange: &Exchange,
     lane: &Lane,
     may_repeat: bool,
 ) -> Result<Line<RequestBody>, ConnectError> {
-    let id = exchange.with_claim(|claim| claim.endpoint().id).unwrap_or(0);
-    if let Some(line) = worker.connections.take(id, StdInstant::now(), !may_repeat) {
-        return Ok(line);
-    }
     let Some(endpoint) = exchange.with_claim(|claim| Arc::clone(claim.endpoint())) else {
         return Err(ConnectError::Io(std::io::Error::other("no endpoint claimed")));
     };
+    line_to(worker, &endpoint, lane, may_repeat).await
+}
+
+/// A connection to an endpoint: a kept one, or a new one.
+pub(super) async fn line_to(
+    worker: &Rc<Worker>,
+    endpoint: &Arc<Endpoint>,
+    lane: &Lane,
+    may_repeat: bool,
+) -> Result<Line<RequestBody>, ConnectError> {
+    if let Some(line) = worker
+        .connections
+        .take(endpoint.id, StdInstant::now(), !may_repeat)
+    {
+        return Ok(line);
+    }
     let settings = &lane.settings;
     let opened = worker
         .connections
-        .open(&endpoint, settings.timeouts.connect, &settings.limits)
+        .open(endpoint, settings.timeouts.connect, &settings.limits)
         .await;
     match &opened {
         Ok(_) => endpoint.connected(),
