@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::harness::backend::HEALTH;
 use crate::harness::{Backend, Message, Proxy, Setup, ok, until};
 
 fn not_found() -> Vec<u8> {
@@ -63,7 +64,14 @@ fn an_asset_of_the_other_version_is_found_there() {
 
 #[test]
 fn only_what_was_asked_for_is_asked_again() {
-    let (blue, green) = (Backend::handler(|_| not_found()), version("green"));
+    let blue = Backend::handler(|request| {
+        if request.target() == HEALTH {
+            ok("")
+        } else {
+            not_found()
+        }
+    });
+    let green = version("green");
     let proxy = start(&blue, &green, SKEW);
     let mut wire = proxy.client();
     assert_eq!(wire.get("/page.green.js").status(), 404, "another path");
