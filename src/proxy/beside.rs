@@ -21,6 +21,7 @@ use super::worker::Worker;
 use crate::config::HostHeader;
 use crate::routing::{Beside, BesideCounts, CopyPermit, Lane};
 use crate::upstream::{Claim, Line};
+use crate::wire::preamble::Ends;
 
 /// Says to the app that nobody waits for this answer.
 const X_CUTOVER_MIRROR: HeaderName = HeaderName::from_static("x-cutover-mirror");
@@ -58,7 +59,13 @@ impl Wish {
     }
 
     /// The request is as the app shall see it: remember it, and send the copy off.
-    pub(super) fn with(self, worker: &Rc<Worker>, lane: &Lane, request: &Request<RequestBody>) -> Other {
+    pub(super) fn with(
+        self,
+        worker: &Rc<Worker>,
+        exchange: &Exchange,
+        lane: &Lane,
+        request: &Request<RequestBody>,
+    ) -> Other {
         let copy = self.mirror.and_then(|permit| {
             let (other, claim) = other(worker, lane)?;
             let pair = Rc::new(Pair::new(&self.beside.counts));
@@ -66,7 +73,13 @@ impl Wish {
             head.headers
                 .insert(X_CUTOVER_MIRROR, HeaderValue::from_static("1"));
             let max_body = self.beside.mirror.as_ref().map_or(0, |mirror| mirror.max_body);
-            let copying = mirror(Rc::clone(worker), other, claim, head, max_body, Rc::clone(&pair));
+            let tells = claim.endpoint().key.preamble.is_some();
+            let copy = Copied {
+                head,
+                max_body,
+                client: tells.then(|| exchange.client().addresses()).flatten(),
+            };
+            let copying = mirror(Rc::clone(worker), other, claim, copy, Rc::clone(&pair));
             tokio::task::spawn_local(async move {
                 copying.await;
                 drop(permit);
@@ -203,18 +216,25 @@ impl Pair {
     }
 }
 
-/// Send a copy to the standby. Its answer is read, up to a bound, and thrown away.
-async fn mirror(
-    worker: Rc<Worker>,
-    lane: Arc<Lane>,
-    claim: Claim,
+/// A request to be copied.
+struct Copied {
     head: Parts,
+    /// Of the answer, that is read.
     max_body: usize,
-    pair: Rc<Pair>,
-) {
+    /// Whose it is, for an endpoint that wants to be told.
+    client: Option<Ends>,
+}
+
+/// Send a copy to the standby. Its answer is read, up to a bound, and thrown away.
+async fn mirror(worker: Rc<Worker>, lane: Arc<Lane>, claim: Claim, copy: Copied, pair: Rc<Pair>) {
+    let Copied {
+        head,
+        max_body,
+        client,
+    } = copy;
     let patience = lane.settings.timeouts.first_byte;
     let asking = async {
-        let mut line = line_to(&worker, claim.endpoint(), &lane, true, false)
+        let mut line = line_to(&worker, claim.endpoint(), &lane, || client, true, false)
             .await
             .ok()?;
         line.carries(claim.gate());
