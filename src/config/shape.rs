@@ -380,8 +380,6 @@ fn not_built(path: &[&str]) -> bool {
         ["app", _, key] => [
             "retry",
             "balance",
-            "skew",
-            "mirror",
             "warmup",
             "deploy",
             "revision_json",
