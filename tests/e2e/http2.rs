@@ -211,7 +211,7 @@ fn many_streams_at_once_lose_nothing_in_200_switches() {
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
             let stop = std::rc::Rc::new(std::cell::Cell::new(false));
-            let (mut tasks, mut connections) = (Vec::new(), Vec::new());
+            let (mut tasks, mut connections, mut kept) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..CONNECTIONS {
                 let tcp = TcpStream::connect(address).await.expect("connect");
                 let (requests, connection) = h2::client::handshake(tcp).await.expect("a handshake");
@@ -222,6 +222,8 @@ fn many_streams_at_once_lose_nothing_in_200_switches() {
                         std::rc::Rc::clone(&stop),
                     )));
                 }
+                // The last of them ends the connection.
+                kept.push(requests);
             }
             while told.try_recv().is_err() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
