@@ -10,6 +10,10 @@ use utoipa::ToSchema;
 
 use crate::rollout;
 
+mod guard;
+
+pub use guard::*;
+
 /// The versioned names of the top-level answers.
 pub mod schema {
     /// Of [`super::Status`].
@@ -32,6 +36,12 @@ pub mod schema {
     pub const EXPLAIN: &str = "cutover.explain/v1";
     /// Of [`super::Drained`].
     pub const DRAINED: &str = "cutover.drained/v1";
+    /// Of [`super::Settled`].
+    pub const SETTLED: &str = "cutover.settled/v1";
+    /// Of [`super::Approved`].
+    pub const APPROVED: &str = "cutover.approved/v1";
+    /// Of [`super::RolloutDocument`].
+    pub const ROLLOUT: &str = "cutover.rollout/v1";
     /// Of [`super::Probed`].
     pub const PROBE: &str = "cutover.probe/v1";
     /// Of [`super::ConfigText`].
@@ -150,6 +160,12 @@ pub struct App {
     pub maintenance: Option<String>,
     /// What runs, with who started it.
     pub operation: Option<String>,
+    /// The newest bake: what the guard watches, or how it ended.
+    #[serde(default)]
+    pub bake: Option<Bake>,
+    /// The newest rollout, under way or over.
+    #[serde(default)]
+    pub rollout: Option<Rollout>,
     /// What the file says when reality differs.
     pub file_wants: Option<Color>,
     /// Whether a rollback would work now.
@@ -289,6 +305,12 @@ pub struct Outcome {
     pub weight: u8,
     /// How the proof went, for a switch.
     pub verify: Option<Verify>,
+    /// What the gates said.
+    #[serde(default)]
+    pub gates: Vec<Gated>,
+    /// The guard watches until then; null: no bake began.
+    #[serde(default)]
+    pub bakes_until: Option<String>,
     /// What the operator should know.
     pub warnings: Vec<String>,
     /// Nothing was done, because nothing should be.
@@ -493,6 +515,9 @@ pub struct ProblemBody {
     /// Every probe of the target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probes: Option<Vec<Probe>>,
+    /// What each gate said that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gates: Option<Vec<Gated>>,
     /// The names there are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub known: Option<Vec<String>>,
@@ -727,7 +752,7 @@ pub struct EventsQuery {
     pub follow: Option<bool>,
 }
 
-/// The query of `GET …/drained`.
+/// The query of `GET …/drained` and `…/settled`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DrainedQuery {

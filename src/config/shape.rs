@@ -287,13 +287,6 @@ impl Shape<'_, '_, '_> {
         if names().any(|name| name == text) {
             return true;
         }
-        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
-        if path.ends_with(&["switch", "require"]) {
-            let message = format!("no gate is called {}", quoted(text));
-            let hint = "only `healthy` is built in this version".to_owned();
-            self.findings.error(span, "bad_value", message, hint);
-            return false;
-        }
         let list = names()
             .map(|name| format!("`{name}`"))
             .collect::<Vec<_>>()
@@ -383,21 +376,8 @@ impl Shape<'_, '_, '_> {
 /// Whether interface.md documents the key but nothing acts on it yet.
 fn not_built(path: &[&str]) -> bool {
     match path {
-        ["fleet" | "notify"] => true,
-        ["app", _, key] => [
-            "retry",
-            "balance",
-            "skew",
-            "mirror",
-            "warmup",
-            "guard",
-            "rollout",
-            "gate",
-            "deploy",
-            "revision_header",
-            "revision_json",
-        ]
-        .contains(key),
+        ["fleet"] => true,
+        ["app", _, key] => ["retry", "balance", "warmup", "deploy", "revision_json"].contains(key),
         [
             "app",
             _,

@@ -122,6 +122,24 @@ async fn answer(fake: Fake, mut inbox: mpsc::Receiver<Message>) {
                 let refused = state.wait_refusals.pop_front().map_or(Ok(()), Err);
                 drop(reply.send(refused.map(|()| drained)));
             }
+            Message::WaitSettled(app, wait, reply) => {
+                state.waits.push((app, Color::Green, wait));
+                let bake = state.overview.apps.first().and_then(|app| app.bake.clone());
+                let settled = super::Settled {
+                    app: "web".to_owned(),
+                    settled: !bake.as_ref().is_some_and(|bake| bake.phase.runs()),
+                    active: Color::Green,
+                    generation: 43,
+                    bake,
+                    rollout: None,
+                };
+                let refused = state.wait_refusals.pop_front().map_or(Ok(()), Err);
+                drop(reply.send(refused.map(|()| settled)));
+            }
+            Message::Approve { gate, reply, .. } => {
+                let name = gate.unwrap_or_else(|| "manual".to_owned());
+                drop(reply.send(state.refusal().map(|()| name)));
+            }
             Message::Probe(_, color, reply) => {
                 let healthy = state.healthy;
                 let probed = Probed {
@@ -197,6 +215,8 @@ impl State {
             from,
             weight: 0,
             verify: (switch && changed && !ask.dry_run).then_some(Verify::Verified { requests: 3 }),
+            gates: Vec::new(),
+            bakes_until: None,
             warnings: Vec::new(),
             repeated: false,
         })
@@ -232,6 +252,8 @@ fn app(name: &str) -> AppView {
         hold: None,
         maintenance: None,
         operation: None,
+        bake: None,
+        rollout: None,
         file_wants: None,
         rollback: Err("green was never active".to_owned()),
         degraded: None,
@@ -271,6 +293,7 @@ pub(crate) fn probe(color: Color, healthy: bool) -> Probe {
             address: EndpointAddress::plain(Address::Ip(address)),
             target: Target::Tcp(address),
             tls: None,
+            preamble: None,
         },
         report: ProbeReport {
             asked: "GET http://127.0.0.1:8001/healthz".to_owned(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::settle::{BakeView, RolloutView};
 use crate::rollout::{Actor, ByColor, Color};
 use crate::upstream::{Health, ProbeReport};
 
@@ -66,6 +67,10 @@ pub struct AppView {
     pub maintenance: Option<String>,
     /// What runs, with who started it.
     pub operation: Option<String>,
+    /// The newest bake.
+    pub bake: Option<BakeView>,
+    /// The newest rollout.
+    pub rollout: Option<RolloutView>,
     /// What the file says (`active = …`) when reality differs.
     pub file_wants: Option<Color>,
     /// Whether `rollback` would work now, or why not.
@@ -206,6 +211,12 @@ pub enum EventKind {
     ReloadFailed,
     /// The store failed.
     StoreFailed,
+    /// The guard evaluated, warned, or ended a bake.
+    Guard,
+    /// A gate said something, or waits for an operator.
+    Gate,
+    /// How far a rollout is.
+    Rollout,
 }
 
 impl EventKind {
@@ -220,6 +231,9 @@ impl EventKind {
             Self::Reloaded => "reloaded",
             Self::ReloadFailed => "reload_failed",
             Self::StoreFailed => "store_failed",
+            Self::Guard => "guard",
+            Self::Gate => "gate",
+            Self::Rollout => "rollout",
         }
     }
 }

@@ -99,7 +99,9 @@ impl Exposition {
         }
         write_apps(&mut text, &apps);
         write_weights(&mut text, &apps, &mut earlier, &pools);
-        write_control(&mut text, &self.control.snapshot());
+        let control = self.control.snapshot();
+        write_gates(&mut text, &apps, &control);
+        write_control(&mut text, &control);
         self.write_process(&mut text);
         text.into_string()
     }
@@ -378,6 +380,14 @@ fn write_apps(text: &mut Text, apps: &[AppGauges]) {
     };
     each(&names::SPILLED, |app| app.spilled);
     each(&names::RULE_ERRORS, |app| app.rule_errors);
+    each(&names::SKEW_RESCUED, |app| app.skew_rescued);
+    write_mirrors(text, apps);
+    let mut each = |metric: &Metric, value: fn(&AppGauges) -> u64| {
+        text.family(metric);
+        for app in apps {
+            text.sample(metric, &labels(metric, &[&app.app]), value(app));
+        }
+    };
     each(&names::GENERATION, |app| app.generation);
     each(&names::HELD, |app| app.held);
     each(&names::DEGRADED, |app| u64::from(app.degraded));
@@ -411,6 +421,35 @@ fn write_apps(text: &mut Text, apps: &[AppGauges]) {
     }
 }
 
+fn write_mirrors(text: &mut Text, apps: &[AppGauges]) {
+    text.family(&names::MIRRORED);
+    for app in apps {
+        let of = &app.mirrored;
+        for (result, count) in [
+            ("same", of.same),
+            ("different", of.different),
+            ("failed", of.failed),
+            ("dropped", of.dropped),
+        ] {
+            text.sample(
+                &names::MIRRORED,
+                &labels(&names::MIRRORED, &[&app.app, result]),
+                count,
+            );
+        }
+    }
+    text.family(&names::MIRROR_SECONDS);
+    for app in apps {
+        for (side, micros) in [
+            ("active", app.mirrored.active_micros),
+            ("standby", app.mirrored.standby_micros),
+        ] {
+            let labels = labels(&names::MIRROR_SECONDS, &[&app.app, side]);
+            text.sample(&names::MIRROR_SECONDS, &labels, micros as f64 / 1e6);
+        }
+    }
+}
+
 fn write_weights(text: &mut Text, apps: &[AppGauges], earlier: &mut Earlier, pools: &[Pool]) {
     let mut finished: BTreeMap<&str, ByColor<u64>> = BTreeMap::new();
     for pool in pools {
@@ -436,6 +475,28 @@ fn write_weights(text: &mut Text, apps: &[AppGauges], earlier: &mut Earlier, poo
             kind("actual", actual);
         }
         earlier.finished.insert(app.app.clone(), now);
+    }
+}
+
+/// Gates of apps that are gone are gone; what the guard took back is counted for every app, from zero.
+fn write_gates(text: &mut Text, apps: &[AppGauges], control: &ControlSnapshot) {
+    let is_live = |name: &str| apps.iter().any(|app| app.app == name);
+    text.family(&names::GATE_STATE);
+    for ((app, gate), verdict) in control.gates.iter().filter(|((app, _), _)| is_live(app)) {
+        text.sample(
+            &names::GATE_STATE,
+            &labels(&names::GATE_STATE, &[app, gate]),
+            verdict,
+        );
+    }
+    text.family(&names::GUARD_ROLLBACKS);
+    for app in apps {
+        let count = control.guard_rollbacks.get(&app.app).copied().unwrap_or(0);
+        text.sample(
+            &names::GUARD_ROLLBACKS,
+            &labels(&names::GUARD_ROLLBACKS, &[&app.app]),
+            count,
+        );
     }
 }
 

@@ -98,6 +98,12 @@ metrics! {
         "Requests that went to the active color because the candidate had nothing healthy.");
     RULE_ERRORS = counter("cutover_rule_errors_total", APP,
         "Conditions of rules that had no answer for a request (a value that is no text, failed arithmetic); it went on to the next rule.");
+    SKEW_RESCUED = counter("cutover_skew_rescued_total", APP,
+        "Requests answered by the other color because the first had only a 404 for an asset.");
+    MIRRORED = counter("cutover_mirrored_total", &["app", "result"],
+        "Copies of requests for the standby; result is same or different (the class of the status, against the active color's), failed (no answer) or dropped (too many under way).");
+    MIRROR_SECONDS = counter("cutover_mirror_seconds_total", &["app", "side"],
+        "Time to the head of the answers that were compared; side is active or standby.");
     GENERATION = gauge("cutover_generation", APP,
         "Counts committed changes of an app's routing state.");
     HELD = gauge("cutover_held_requests", APP,
@@ -110,6 +116,10 @@ metrics! {
         "1 for the active color, 0 for the standby.");
     WEIGHT = gauge("cutover_weight_ratio", &["app", "color", "kind"],
         "A color's share of the traffic: desired is what the state says, actual the share of the requests that ended since the previous scrape; actual is absent when there were none or the generation changed meanwhile.");
+    GATE_STATE = gauge("cutover_gate_state", &["app", "gate"],
+        "What a gate last said: 1 pass, 0 fail, -1 insufficient data; absent before it was asked. The guard is the gate called guard.");
+    GUARD_ROLLBACKS = counter("cutover_guard_rollbacks_total", APP,
+        "Switches and rollouts that the guard took back.");
     SWITCHES = counter("cutover_switches_total", &["app", "from", "to", "trigger", "result"],
         "Attempts to move an app from one color to the other; result is done, refused, rolled_back or failed.");
     SWITCH_DURATION = histogram("cutover_switch_duration_seconds", &[],

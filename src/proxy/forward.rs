@@ -13,9 +13,11 @@ use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
+use super::beside::Wish;
 use super::body::{ReplyBody, RequestBody, Upload};
 use super::error::ProxyError;
 use super::exchange::Exchange;
+use super::extended::Extended;
 use super::headers::{
     X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, hide_preview, prepare_request, prepare_response,
 };
@@ -131,11 +133,14 @@ async fn attempt(
     }
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
     let wanted = upgrade::wanted(&head, !body.is_end_stream());
+    let extended = head.extensions.remove::<Extended>();
     let (lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref(), wanted.is_some()).await?;
     let upload = (!body.is_end_stream()).then(|| {
         let limits = &lane.settings.limits;
         Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
     });
+    let plain = upload.is_none() && wanted.is_none() && proof.is_none();
+    let wish = Wish::of(worker, &lane, &head, plain);
     let request = prepare(
         worker,
         exchange,
@@ -146,6 +151,7 @@ async fn attempt(
         wanted.as_ref(),
     )
     .await;
+    let other = wish.map(|wish| wish.with(worker, exchange, &lane, &request));
     let sent_at = StdInstant::now();
     let (answer, freed) = send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await?;
     if !answer.body().is_end_stream() && check_coding(answer.headers()).is_err() {
@@ -155,8 +161,20 @@ async fn attempt(
     exchange.answered(answer.status().as_u16(), sent_at.elapsed());
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let asked = wanted.zip(freed);
-        return Ok(upgrade::switched(worker, exchange.client(), exchange, &lane, asked, answer).await?);
+        let client = exchange.client();
+        return Ok(upgrade::switched(worker, client, exchange, &lane, asked, extended, answer).await?);
     }
+    if extended.is_some() && answer.status().is_success() {
+        // For an extended CONNECT this would be a tunnel, and the app speaks HTTP.
+        return Err(ProxyError::BadAnswer.into());
+    }
+    let (lane, line, answer) = match other {
+        None => (lane, line, answer),
+        // Boxed: what is seldom must not make every request's future larger.
+        Some(other) => {
+            Box::pin(other.answered(worker, exchange, (lane, line, answer), sent_at.elapsed())).await
+        }
+    };
     let upload = upload.filter(|_| line.is_http2());
     Ok(carry(worker, exchange, &lane, line, upload, answer, proof.is_some()).await)
 }

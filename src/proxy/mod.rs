@@ -2,11 +2,13 @@
 //!
 //! [`forward`](forward) is *the* request path and reads from top to bottom like the list in `ARCHITECTURE.md`.
 
+mod beside;
 mod body;
 mod client;
 mod deadline;
 mod error;
 mod exchange;
+mod extended;
 mod fit;
 mod forward;
 mod forwarded;

@@ -27,6 +27,7 @@ mod crash;
 mod crowd;
 mod exits;
 mod faults;
+mod http2;
 mod input;
 mod life;
 mod nginx;

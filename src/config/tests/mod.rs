@@ -3,6 +3,7 @@
 mod files;
 mod meaning;
 mod mistakes;
+mod policy;
 mod traffic;
 mod values;
 
