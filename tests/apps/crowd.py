@@ -18,6 +18,41 @@ import time
 COLOR = os.environ.get("COLOR", "none")
 BLOCK = bytes(range(256)) * 256
 
+# What a browser runs: a WebSocket, an event stream and fetches side by side, and an account of them in `seen`.
+PAGE = b"""<!doctype html><title>crowd</title><script>
+const seen = window.seen = {messages: 0, events: 0, fetches: 0, wrong: [], protocols: [], colors: {socket: [], events: [], fetch: []}};
+const color = (kind, name) => { if (!seen.colors[kind].includes(name)) seen.colors[kind].push(name); };
+const socket = new WebSocket(`wss://${location.host}/socket`);
+const say = () => socket.send(`m${seen.messages}`);
+socket.onopen = say;
+socket.onmessage = (event) => {
+  const [name, text] = event.data.split(' ');
+  if (text !== `m${seen.messages}`) seen.wrong.push(`socket: ${event.data}`);
+  seen.messages += 1; color('socket', name); setTimeout(say, 20);
+};
+socket.onclose = (event) => seen.wrong.push(`socket closed: ${event.code}`);
+const events = new EventSource('/events');
+events.onmessage = (event) => {
+  if (Number(event.lastEventId) !== seen.events) seen.wrong.push(`event ${event.lastEventId}, not ${seen.events}`);
+  seen.events += 1; color('events', event.data);
+};
+events.onerror = () => seen.wrong.push('the event stream broke');
+const ask = async () => {
+  try {
+    const path = `/f${seen.fetches}`;
+    const answer = await fetch(path, {method: 'POST', body: path, cache: 'no-store'});
+    const said = await answer.json();
+    if (answer.status !== 200 || said.path !== path) seen.wrong.push(`${path}: ${answer.status} ${JSON.stringify(said)}`);
+    seen.fetches += 1; color('fetch', said.color);
+  } catch (error) { seen.wrong.push(`fetch: ${error}`); }
+  for (const entry of performance.getEntriesByType('resource').concat(performance.getEntriesByType('navigation')))
+    if (entry.nextHopProtocol && !seen.protocols.includes(entry.nextHopProtocol)) seen.protocols.push(entry.nextHopProtocol);
+  performance.clearResourceTimings();
+  setTimeout(ask, 10);
+};
+ask();
+</script>"""
+
 
 # --- the app --------------------------------------------------------------------------------------------------------
 
@@ -27,6 +62,10 @@ async def asgi(scope, receive, send):
         await echo(receive, send)
     elif scope["type"] == "http" and scope["path"] == "/events":
         await events(receive, send)
+    elif scope["type"] == "http" and scope["path"] == "/page":
+        fields = [(b"content-type", b"text/html"), (b"content-length", str(len(PAGE)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send({"type": "http.response.body", "body": PAGE})
     elif scope["type"] == "http" and scope["path"] == "/download":
         await download(scope, send)
     else:

@@ -23,6 +23,7 @@ mod random;
 mod server;
 mod wire;
 
+mod browser;
 mod crash;
 mod crowd;
 mod exits;
