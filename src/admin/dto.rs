@@ -3,12 +3,16 @@
 //! Every top-level answer carries `schema`, its name and version. Requests refuse unknown fields; answers are
 //! read tolerantly, so that an older CLI understands a newer server.
 
+mod lease;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::rollout;
+
+pub use lease::{GiveLease, Lease, LeaseDocument, TakeLease};
 
 /// The versioned names of the top-level answers.
 pub mod schema {
@@ -34,6 +38,8 @@ pub mod schema {
     pub const DRAINED: &str = "cutover.drained/v1";
     /// Of [`super::Probed`].
     pub const PROBE: &str = "cutover.probe/v1";
+    /// Of [`super::LeaseDocument`].
+    pub const LEASE: &str = "cutover.lease/v1";
     /// Of [`super::ConfigText`].
     pub const CONFIG: &str = "cutover.config/v1";
     /// Of [`super::ProblemBody`].
@@ -150,6 +156,9 @@ pub struct App {
     pub maintenance: Option<String>,
     /// What runs, with who started it.
     pub operation: Option<String>,
+    /// Who holds the app for a deploy.
+    #[serde(default)]
+    pub lease: Option<Lease>,
     /// What the file says when reality differs.
     pub file_wants: Option<Color>,
     /// Whether a rollback would work now.

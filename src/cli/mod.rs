@@ -1,10 +1,12 @@
 //! The command line: a client of the admin API, and the way to start a server.
 
 mod args;
+mod deploy;
 mod failure;
 mod look;
 mod operate;
 mod output;
+mod progress;
 mod remote;
 mod server;
 mod tables;
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::admin::Exit;
-use args::{Cli, Verb};
+use args::{Cli, Lease, Verb};
 use failure::Failure;
 use output::{Output, Paint};
 use remote::Remote;
@@ -99,6 +101,15 @@ async fn ask(
     env: &dyn Fn(&str) -> Option<String>,
     output: &mut Output,
 ) -> Result<(), Failure> {
+    match verb {
+        Verb::Deploy(verb) => return deploy::deploy(verb, &cli.common, env, output).await,
+        Verb::Smoke { color, command } => {
+            return deploy::smoke(color.0, command, &cli.common, env, output).await;
+        }
+        Verb::Retire => return deploy::retire(&cli.common, env, output).await,
+        Verb::Rollback { start: true } => deploy::wake(&cli.common, env, output).await?,
+        _ => {}
+    }
     let mut remote = Remote::find(&cli.common, env, output).await?;
     let remote = &mut remote;
     match verb {
@@ -108,8 +119,10 @@ async fn ask(
         Verb::Events { follow } => look::events(remote, *follow).await,
         Verb::Explain { method, url, headers } => look::explain(remote, method, url, headers).await,
         Verb::Config => look::config(remote).await,
+        Verb::Lease(Lease::Show) => deploy::show_lease(remote).await,
+        Verb::Lease(Lease::Break) => deploy::break_lease(remote).await,
         Verb::Switch { to } => operate::switch(remote, to.as_str()).await,
-        Verb::Rollback => operate::rollback(remote).await,
+        Verb::Rollback { .. } => operate::rollback(remote).await,
         Verb::Weight { shares } => operate::weight(remote, shares).await,
         Verb::Endpoints(verb) => operate::endpoints(remote, verb).await,
         Verb::Drain { color } => operate::drain(remote, color.0).await,
@@ -121,8 +134,14 @@ async fn ask(
         }
         Verb::Reload => operate::reload(remote).await,
         Verb::Probe { color } => operate::probe(remote, color.0).await,
-        Verb::Run(_) | Verb::Check | Verb::Demo | Verb::Schema | Verb::Completion { .. } | Verb::Man => {
-            Ok(())
-        }
+        Verb::Deploy(_)
+        | Verb::Smoke { .. }
+        | Verb::Retire
+        | Verb::Run(_)
+        | Verb::Check
+        | Verb::Demo
+        | Verb::Schema
+        | Verb::Completion { .. }
+        | Verb::Man => Ok(()),
     }
 }

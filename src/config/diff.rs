@@ -249,6 +249,13 @@ fn limits(key: &str, limits: &Limits, flat: &mut Flat) {
 
 fn app_changes(old: &App, new: &App, lines: &mut Vec<(String, bool)>) {
     compare(&app(old), &app(new), lines);
+    if old.deploy != new.deploy {
+        // Hooks may hold secrets, and the server runs none: that something differs is enough.
+        lines.push((
+            format!("app.{}.deploy: changed (for `cutover deploy`)", new.name),
+            false,
+        ));
+    }
     let names: BTreeSet<&String> = old.services.keys().chain(new.services.keys()).collect();
     for name in names {
         let key = format!("app.{}.service.{name}", new.name);

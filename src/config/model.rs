@@ -3,6 +3,8 @@
 //! Built from [`super::raw`] only; building it *is* the validation. Defaults are those of the reference
 //! (`config/full.toml` shows every key).
 
+mod deploy;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,6 +13,8 @@ use std::time::Duration;
 
 use crate::rollout::{ByColor, Color};
 use crate::tls;
+
+pub use deploy::{CommandLine, Deploy, OnFailure, SmokeProbe, Step, StepKind, Work};
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -198,6 +202,8 @@ pub struct App {
     pub headers: Headers,
     /// `[app.NAME.switch]`
     pub switch: Switch,
+    /// `[app.NAME.deploy]`
+    pub deploy: Deploy,
 }
 
 /// A host that an app answers to, in lower case, without a port.

@@ -3,6 +3,8 @@
 //! The JSON Schema made from these structs is also what `shape` checks keys, types, names and ranges with, so a
 //! key exists exactly when it is here. A key that nothing reads yet does not belong here.
 
+pub(super) mod deploy;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -309,6 +311,8 @@ pub(super) struct App {
     pub(super) headers: Headers,
     /// What a switch needs.
     pub(super) switch: Switch,
+    /// What `cutover deploy` does.
+    pub(super) deploy: deploy::Deploy,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Ask, Event, HistoryEntry, Outcome, Overview, Refusal};
+use super::{Ask, Event, HistoryEntry, LeaseAsk, LeaseView, Outcome, Overview, Refusal};
 use crate::control::Probe;
 use crate::rollout::{Actor, Color};
 
@@ -26,6 +26,12 @@ pub(super) enum Message {
     WaitDrained(Option<String>, Color, Duration, Reply<Result<Drained, Refusal>>),
     Probe(Option<String>, Color, Reply<Result<Probed, Refusal>>),
     ConfigText(Reply<String>),
+    Lease(
+        Option<String>,
+        LeaseAsk,
+        Actor,
+        Reply<Result<Option<LeaseView>, Refusal>>,
+    ),
 }
 
 pub(super) type Reply<T> = oneshot::Sender<T>;
@@ -188,6 +194,19 @@ impl Handle {
     /// The app is not known.
     pub async fn probe(&self, app: Option<String>, color: Color) -> Result<Probed, Refusal> {
         self.send(|reply| Message::Probe(app, color, reply)).await?
+    }
+
+    /// Take, renew, give back or break the lease of an app.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`] with who holds it.
+    pub async fn lease(
+        &self,
+        app: Option<String>,
+        ask: LeaseAsk,
+        by: Actor,
+    ) -> Result<Option<LeaseView>, Refusal> {
+        self.send(|reply| Message::Lease(app, ask, by, reply)).await?
     }
 
     /// The configuration in use as text, secrets masked.

@@ -14,6 +14,7 @@ pub(crate) mod fake;
 mod gate;
 mod handle;
 mod idempotency;
+mod lease;
 mod operate;
 mod overview;
 mod plan;
@@ -29,6 +30,7 @@ pub use ask::{Ask, Intent, Outcome, Probe, Refusal, Verify, Wanted};
 pub use certificates::Entrance;
 pub use controller::{OnReload, Parts};
 pub use handle::{Drained, Explain, ExplainRequest, Handle, Probed, Reloaded};
+pub use lease::{LeaseAsk, LeaseView};
 pub use overview::gauges;
 pub use run::Control;
 pub use view::{

@@ -85,6 +85,7 @@ impl Controller {
                 .operation
                 .as_ref()
                 .map(|(what, by)| format!("{what} by {by}")),
+            lease: slot.lease.as_ref().and_then(super::lease::Lease::view),
             file_wants: file_wants.filter(|color| *color != state.active),
             rollback: self.rollback_now(slot, name),
             degraded: slot.degraded.clone(),

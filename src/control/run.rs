@@ -128,6 +128,10 @@ impl Controller {
                 };
                 drop(reply.send(result));
             }),
+            Message::Lease(app, ask, by, reply) => {
+                let name = self.app_name(app.as_deref());
+                drop(reply.send(name.and_then(|app| self.lease(&app, ask, &by))));
+            }
             Message::Overview(reply) => drop(reply.send(Box::new(self.overview()))),
             Message::History(reply) => drop(reply.send(self.history.borrow().iter().cloned().collect())),
             Message::Subscribe(after, reply) => {
@@ -202,6 +206,7 @@ impl Controller {
 
     fn slow_tick(self: &Rc<Self>) {
         self.free_retired();
+        self.expire_leases();
         if self.apps.borrow().values().any(|slot| slot.undurable.is_some()) {
             self.spawn(|own| async move { own.store_undurable().await });
         }

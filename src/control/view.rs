@@ -66,6 +66,8 @@ pub struct AppView {
     pub maintenance: Option<String>,
     /// What runs, with who started it.
     pub operation: Option<String>,
+    /// Who holds the app for a deploy.
+    pub lease: Option<super::LeaseView>,
     /// What the file says (`active = …`) when reality differs.
     pub file_wants: Option<Color>,
     /// Whether `rollback` would work now, or why not.
@@ -206,6 +208,8 @@ pub enum EventKind {
     ReloadFailed,
     /// The store failed.
     StoreFailed,
+    /// A deploy began or ended.
+    Deploy,
 }
 
 impl EventKind {
@@ -220,6 +224,7 @@ impl EventKind {
             Self::Reloaded => "reloaded",
             Self::ReloadFailed => "reload_failed",
             Self::StoreFailed => "store_failed",
+            Self::Deploy => "deploy",
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod basics;
 mod bodies;
+mod deploy;
 mod harness;
 mod headers;
 mod interim;

@@ -92,6 +92,7 @@ impl AppBuild<'_, '_, '_, '_> {
             .map(|(service, _)| (service.name.clone(), service))
             .collect();
         let (initial, active) = self.colors(raw, &services);
+        let deploy = self.build.deploy(self.name, &raw.deploy);
         App {
             name,
             hosts: hosts.unwrap_or_default(),
@@ -106,6 +107,7 @@ impl AppBuild<'_, '_, '_, '_> {
                     .unwrap_or(Duration::from_secs(30)),
                 streams: self.streams(&raw.drain.streams),
             },
+            deploy,
             headers: self.build.headers(&raw.headers),
             switch: Switch {
                 // `healthy` is the only requirement that can be written.

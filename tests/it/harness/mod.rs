@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod backend;
+pub mod desk;
 pub mod proxy;
 pub mod tls;
 pub mod websocket;
