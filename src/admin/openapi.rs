@@ -21,6 +21,7 @@ use crate::config::Role;
     dto::Explained,
     dto::Drained,
     dto::Probed,
+    dto::PreviewToken,
     dto::ConfigText,
     dto::LeaseDocument,
     dto::TakeLease,
@@ -35,6 +36,7 @@ use crate::config::Role;
     dto::Maintenance,
     dto::SetColor,
     dto::Explain,
+    dto::NewPreviewToken,
     dto::Nothing,
 )))]
 struct Schemas;

@@ -194,6 +194,18 @@ pub(super) enum Verb {
         /// A header, as `Name: value`
         #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = header)]
         headers: Vec<(String, String)>,
+        /// The address it comes from
+        #[arg(long, value_name = "IP")]
+        from: Option<std::net::IpAddr>,
+    },
+    /// Make a token by which a color can be reached on purpose
+    PreviewToken {
+        /// The color, or whichever is not active
+        #[arg(default_value = "standby")]
+        to: Target,
+        /// How long it lives
+        #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = duration)]
+        ttl: Duration,
     },
     /// Read the config file again
     Reload,
@@ -411,6 +423,7 @@ impl Verb {
             Self::History { .. } => ("history", server),
             Self::Events { .. } => ("events", server),
             Self::Explain { .. } => ("explain", server),
+            Self::PreviewToken { .. } => ("preview-token", server),
             Self::Reload => ("reload", server),
             Self::Config => ("config", server),
             Self::Probe { .. } => ("probe", Takes { wait: true, ..server }),

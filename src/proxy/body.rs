@@ -96,6 +96,10 @@ impl Upload {
 
     fn take(&self, frame: &Frame<Bytes>) -> Result<(), BodyError> {
         let Some(data) = frame.data_ref() else {
+            // hyper ends trailers at CRLF CRLF; what a lone LF among them has ended for others is lost in them.
+            if let Some(exchange) = self.exchange.borrow().as_ref() {
+                exchange.client().ends_here();
+            }
             return Ok(());
         };
         let bytes = data.len() as u64;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+    TRANSFER_ENCODING,
 };
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -17,16 +18,17 @@ use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers::{
-    X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, prepare_request, prepare_response,
+    X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, hide_preview, prepare_request, prepare_response,
 };
+use super::origin::Origin;
 use super::reply;
 use super::send::{connect_error, line_for, may_repeat, send};
 use super::sse::Events;
-use super::target::{check_head, origin_form};
+use super::target::{check_coding, check_head, origin_form};
 use super::upgrade;
 use super::worker::{Proof, Worker};
 use crate::config::HostHeader;
-use crate::routing::{HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
+use crate::routing::{Asked, HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
 use crate::upstream::Line;
 
 /// Tries in all when connecting fails: the second goes to another endpoint if there is one.
@@ -41,6 +43,7 @@ pub(super) async fn forward(
     let serving = Serving::begin(client, &head, &body);
     let exchange = Exchange::begin(&worker, serving, &head);
     let was_http10 = head.version == Version::HTTP_10;
+    let is_http1 = head.version <= Version::HTTP_11;
     // After a refusal it is the client's choice whether the body still comes (RFC 9110 §10.1.1): nothing may follow.
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
     let front = Rc::clone(&exchange.client().front);
@@ -60,6 +63,7 @@ pub(super) async fn forward(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
     }
+    closes |= is_http1 && exchange.client().is_last();
     if let Some(hsts) = &front.hsts {
         // Two would be none (RFC 6797 §8.1), and the app knows better what it wants.
         response
@@ -118,6 +122,13 @@ async fn attempt(
     mut head: http::request::Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Failure> {
+    if let Some(origin) = Origin::of(
+        &head.headers,
+        exchange.peer(),
+        &worker.shared.published.load().edge,
+    ) {
+        exchange.says(origin);
+    }
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
     let (lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref()).await?;
     let upload = (!body.is_end_stream()).then(|| {
@@ -137,6 +148,10 @@ async fn attempt(
     .await;
     let sent_at = StdInstant::now();
     let (answer, freed) = send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await?;
+    if !answer.body().is_end_stream() && check_coding(answer.headers()).is_err() {
+        // Passed on without its coding it would be another body.
+        return Err(ProxyError::BadAnswer.into());
+    }
     exchange.answered(answer.status().as_u16(), sent_at.elapsed());
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let asked = wanted.zip(freed);
@@ -155,6 +170,9 @@ async fn reach(
 ) -> Result<(Arc<Lane>, Line<RequestBody>), Failure> {
     let mut hosts = HostBuffer::new();
     let host = check_head(head, &mut hosts)?;
+    if !body.is_end_stream() {
+        check_coding(&head.headers)?;
+    }
     let client = exchange.client();
     if let Some(name) = &client.name
         && !client.front.answers_for(name, host)
@@ -164,7 +182,7 @@ async fn reach(
     let mut tried = None;
     let mut tries = 0;
     loop {
-        let lane = match decide(worker, exchange, host, head.uri.path(), proof, tried)? {
+        let lane = match decide(worker, exchange, host, head, proof, tried)? {
             Decision::Send(lane) => lane,
             Decision::Wait(queue) => {
                 hold(worker, &queue).await?;
@@ -217,14 +235,15 @@ fn decide(
     worker: &Worker,
     exchange: &Exchange,
     host: &str,
-    path: &str,
+    head: &http::request::Parts,
     proof: Option<&Proof>,
     tried: Option<u64>,
 ) -> Result<Decision, Failure> {
     loop {
         let table = worker.shared.published.load();
+        let asked = asked(exchange, host, head);
         let found = match proof {
-            None => table.find(host, path),
+            None => table.find(host, asked.path()),
             Some(proof) => table.named(&proof.app, &proof.service),
         };
         let (app, service) = found.ok_or(ProxyError::NoRoute)?;
@@ -238,7 +257,8 @@ fn decide(
                 exchange.undecided(cells, &app.name, &service.name);
             }
         };
-        let choice = match choose(app, service, worker.index, path, special) {
+        let key = table.edge.preview.as_deref();
+        let choice = match choose(app, service, worker.index, &asked, key, special) {
             Ok(choice) => choice,
             Err(Unavailable::Maintenance) => {
                 undecided();
@@ -246,6 +266,10 @@ fn decide(
                     error: ProxyError::Maintenance,
                     message: app.maintenance.clone(),
                 });
+            }
+            Err(Unavailable::Untrusted(why)) => {
+                undecided();
+                return Err(ProxyError::Untrusted(why.as_str()).into());
             }
             Err(Unavailable::Held) => {
                 undecided();
@@ -257,6 +281,7 @@ fn decide(
         match lane.pick(worker.ticket(), choice.explicit, tried) {
             Ok(claim) => {
                 exchange.claimed(lane, claim);
+                exchange.introduce(choice.newcomer);
                 return Ok(Decision::Send(Arc::clone(lane)));
             }
             // Publish comes before close, so a newer table is there to be loaded.
@@ -266,6 +291,24 @@ fn decide(
                 return Err(ProxyError::NoHealthyEndpoint.into());
             }
         }
+    }
+}
+
+/// The request as routing sees it.
+fn asked<'a>(exchange: &'a Exchange, host: &'a str, head: &'a http::request::Parts) -> Asked<'a> {
+    let (peer, origin) = (exchange.peer(), exchange.origin());
+    Asked {
+        method: &head.method,
+        host,
+        uri: &head.uri,
+        headers: &head.headers,
+        client: exchange.client_ip(),
+        is_trusted: origin.is_some(),
+        proto: origin.and_then(Origin::proto),
+        tls: peer.scheme == "https",
+        server_name: exchange.client().name.as_deref(),
+        subject: peer.subject.as_ref(),
+        door: exchange.client().front.color,
     }
 }
 
@@ -344,17 +387,19 @@ fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut ht
         head.uri = origin_form(&head.uri, lane.settings.strip.as_deref());
     }
     head.version = Version::HTTP_11;
+    if let Some(preview) = &lane.settings.preview {
+        hide_preview(&mut head.headers, preview);
+    }
     let rules = &lane.settings.headers;
     let endpoint = || {
-        let written = exchange.with_claim(|claim| claim.endpoint().key.address.to_string());
-        HeaderValue::try_from(written.unwrap_or_default()).unwrap_or(HeaderValue::from_static("localhost"))
+        let own = exchange.with_claim(|claim| claim.endpoint().authority.clone());
+        own.unwrap_or(HeaderValue::from_static("localhost"))
     };
-    let table = worker.shared.published.load();
     prepare_request(
         &mut head.headers,
         rules,
         exchange.peer(),
-        &table.edge.trusted,
+        exchange.origin(),
         &worker.ids,
         endpoint,
     );
@@ -378,6 +423,10 @@ async fn carry(
     prepare_response(&mut head.headers, &lane.settings.headers);
     if let Some((name, value)) = &lane.exposed {
         head.headers.insert(name.clone(), value.clone());
+    }
+    if let Some(newcomer) = exchange.newcomer() {
+        head.headers
+            .append(SET_COOKIE, newcomer.cookie(worker.ids.noise()));
     }
     if is_proof {
         head.headers

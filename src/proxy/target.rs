@@ -1,6 +1,6 @@
 //! What a request is for: the host and target of its head.
 
-use http::header::HOST;
+use http::header::{HOST, HeaderMap, TRANSFER_ENCODING};
 use http::{Method, Uri, Version};
 
 use super::error::ProxyError;
@@ -13,6 +13,9 @@ pub(super) fn check_head<'b>(
 ) -> Result<&'b str, ProxyError> {
     if head.method == Method::CONNECT {
         return Err(ProxyError::Malformed("CONNECT is not served"));
+    }
+    if !is_for_a_proxy(head) {
+        return Err(ProxyError::Malformed("invalid target"));
     }
     let mut given = head.headers.get_all(HOST).iter();
     let field = match (given.next(), given.next()) {
@@ -46,6 +49,27 @@ pub(super) fn check_head<'b>(
     hosts
         .normalise(authority)
         .ok_or(ProxyError::Malformed("invalid Host field"))
+}
+
+/// `/path`, `http://host/path`, or `OPTIONS *`. hyper also takes `a:80` for an authority, and `://a/` for a URL.
+fn is_for_a_proxy(head: &http::request::Parts) -> bool {
+    let uri = &head.uri;
+    let form = match uri.scheme_str() {
+        None => uri.authority().is_none(),
+        Some(scheme) => scheme == "http" || scheme == "https",
+    };
+    form && (uri.path().starts_with('/') || (head.method == Method::OPTIONS && uri.path() == "*"))
+}
+
+/// The one coding that a body may come in. hyper looks at the last of a list only; what stands before it would be
+/// lost on the way, and other servers read such lists in other ways (RFC 9112 §6.1).
+pub(super) fn check_coding(headers: &HeaderMap) -> Result<(), ProxyError> {
+    let mut given = headers.get_all(TRANSFER_ENCODING).iter();
+    match (given.next(), given.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(ProxyError::Malformed("transfer coding other than `chunked`")),
+    }
 }
 
 /// Path and query alone, without the prefix that the service strips.

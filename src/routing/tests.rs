@@ -13,6 +13,7 @@ use super::*;
 use crate::config::{self, Config, EndpointAddress};
 use crate::metrics::Registry;
 use crate::rollout::{AppState, ByColor, Color, Hold, Weight};
+use crate::tls::Originators;
 use crate::upstream::Health;
 
 const WORKERS: usize = 2;
@@ -76,7 +77,9 @@ impl Bench {
     }
 
     fn choose(&self, path: &str, special: Special) -> Result<Choice, Unavailable> {
-        choose(&self.route, &self.route.services[0], 0, path, special)
+        let (uri, headers) = (path.parse().unwrap(), http::HeaderMap::new());
+        let asked = Asked::plain(&uri, &headers);
+        choose(&self.route, &self.route.services[0], 0, &asked, None, special)
     }
 
     fn health(&self, color: Color, health: Health) {
@@ -104,6 +107,7 @@ fn build(
         workers: WORKERS,
         registry,
         drained,
+        originators: &Originators::default(),
     };
     let input = AppInput {
         config: of,

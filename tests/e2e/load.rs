@@ -12,6 +12,9 @@ use crate::judge::{Color, Record};
 use crate::random::Random;
 use crate::wire::{Client, Response, request, request_chunked};
 
+/// Chunks in a body at most.
+const CHUNKS_MAX: usize = 64;
+
 /// What to send.
 #[derive(Clone)]
 pub struct Plan {
@@ -216,7 +219,10 @@ impl One {
             None => request("GET", path, &[], None),
             Some(body) if self.random.once_in(2) => request("POST", path, &[], Some(&body.bytes)),
             Some(body) => {
-                let chunk = 1 + self.random.below(16 * 1024);
+                // Each chunk is handed over by itself, one a turn of a busy worker: a body in thousands of them
+                // would say how long that takes under load, and nothing about switches. (tests/it/bodies.rs has one.)
+                let least = body.bytes.len() / CHUNKS_MAX;
+                let chunk = 1 + least + self.random.below(16 * 1024);
                 request_chunked("POST", path, &[], &body.bytes, chunk)
             }
         }

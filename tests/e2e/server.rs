@@ -377,16 +377,25 @@ fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
     }
 }
 
+/// The admin socket closes a connection that says nothing for 10 s; one that was silent for longer than this is
+/// not used again, so that no change is sent into a closing connection.
+const ADMIN_IDLE: Duration = Duration::from_secs(3);
+
 /// One kept connection to the admin socket.
 pub struct Admin {
+    socket: PathBuf,
     client: Client<UnixStream>,
+    used: Instant,
 }
 
 impl Admin {
     pub fn connect(socket: &Path) -> Self {
+        let client =
+            Client::connect_unix(socket).unwrap_or_else(|error| panic!("{}: {error}", socket.display()));
         Self {
-            client: Client::connect_unix(socket)
-                .unwrap_or_else(|error| panic!("{}: {error}", socket.display())),
+            socket: socket.to_owned(),
+            client,
+            used: Instant::now(),
         }
     }
 
@@ -424,7 +433,12 @@ impl Admin {
     }
 
     fn call(&mut self, bytes: &[u8]) -> Result<(u16, Value), Broken> {
+        if self.used.elapsed() > ADMIN_IDLE {
+            self.client = Client::connect_unix(&self.socket)
+                .map_err(|error| Broken::NoAnswer(format!("{}: {error}", self.socket.display())))?;
+        }
         let response = self.client.exchange(bytes)?;
+        self.used = Instant::now();
         let value = serde_json::from_slice(&response.body).unwrap_or(Value::String(response.text()));
         Ok((response.status, value))
     }

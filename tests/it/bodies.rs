@@ -45,6 +45,24 @@ fn a_chunked_request_arrives_chunked_and_whole() {
 }
 
 #[test]
+fn thousands_of_one_byte_chunks_arrive_whole_both_ways() {
+    const BYTES: usize = 5_000;
+    let chunked = |body: &str| {
+        let chunks: String = body.chars().map(|byte| format!("1\r\n{byte}\r\n")).collect();
+        format!("{chunks}0\r\n\r\n")
+    };
+    let blue = Backend::handler(move |request| {
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        format!("{head}{}", chunked(&request.text())).into_bytes()
+    });
+    let proxy = Proxy::before(&blue);
+    let body: String = (0..BYTES).map(|at| char::from(b'a' + (at % 26) as u8)).collect();
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let answer = proxy.client().ask(format!("{head}{}", chunked(&body)));
+    assert!(answer.text() == body, "{} bytes came back", answer.text().len());
+}
+
+#[test]
 fn sized_bodies_keep_their_size() {
     let blue = Backend::handler(|request| ok(&request.text()));
     let proxy = Proxy::before(&blue);
@@ -95,8 +113,12 @@ fn declared_trailers_pass_both_ways() {
     assert_eq!(request.trailers, [("x-check".to_owned(), "7".to_owned())]);
     assert_eq!(request.field("te"), Some("trailers"));
 
+    // Trailers are where servers disagree about the end of a request: nothing follows on the connection.
+    assert_eq!(answer.field("connection"), Some("close"));
+    client.assert_closed();
+
     // A client that takes no trailers gets the same body without them.
-    let answer = client.get("/");
+    let answer = proxy.fetch("/");
     assert_eq!((answer.text().as_str(), answer.trailers.len()), ("blue", 0));
 }
 

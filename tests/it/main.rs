@@ -7,8 +7,11 @@
     reason = "a test panics to fail, and a test binary has no readers of its interface"
 )]
 
+mod affinity;
+mod balancer;
 mod basics;
 mod bodies;
+mod corpus;
 mod deploy;
 mod harness;
 mod headers;
@@ -16,9 +19,12 @@ mod interim;
 mod lifecycle;
 mod limits;
 mod operating;
+mod preview;
 mod routing;
+mod rules;
 mod smuggling;
 mod streams;
 mod switching;
 mod tls;
 mod upstream;
+mod upstream_tls;

@@ -20,6 +20,7 @@ use super::wire::{Message, Wire};
 #[derive(Default)]
 pub struct Setup {
     server: String,
+    workers: Option<usize>,
     listeners: Option<String>,
     access_log: bool,
     rest: String,
@@ -35,6 +36,12 @@ impl Setup {
     /// Lines of `[server]`.
     pub fn server(mut self, lines: &str) -> Self {
         self.server = lines.to_owned();
+        self
+    }
+
+    /// So many in place of two.
+    pub fn workers(mut self, count: usize) -> Self {
+        self.workers = Some(count);
         self
     }
 
@@ -110,7 +117,8 @@ impl Setup {
             "access = \"off\"".to_owned()
         };
         format!(
-            "[server]\nworkers = 2\nshutdown_grace = \"1s\"\nstate_dir = \"{}\"\n{}\n[log]\n{log}\n{listeners}\n{}",
+            "[server]\nworkers = {}\nshutdown_grace = \"1s\"\nstate_dir = \"{}\"\n{}\n[log]\n{log}\n{listeners}\n{}",
+            self.workers.unwrap_or(2),
             folder.join("state").display(),
             self.server,
             self.rest

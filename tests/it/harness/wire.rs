@@ -193,7 +193,7 @@ impl Wire {
         self.try_answer_to("GET")
     }
 
-    fn try_answer_to(&mut self, method: &str) -> Result<Message, Broken> {
+    pub fn try_answer_to(&mut self, method: &str) -> Result<Message, Broken> {
         self.message(Kind::AnswerTo(method))
     }
 
