@@ -556,7 +556,7 @@ web  active ■ blue  generation 42  since 2026-11-21T06:00:00.000Z  rollback: r
   7 requests for the candidate went to the active color: it had nothing healthy
   MAINTENANCE: back soon
   running: switch by ci
-  the file says active = green, reality differs
+  the file says active = green, reality differs: `cutover switch green` makes it so, or change the file
   DEGRADED, the stored state was damaged: line 3
   COLOR    ROLE     SHARE  IN-FLIGHT     REVISION  SERVICE  ENDPOINT        HEALTH
   ■ blue   active   100 %  3 (1 stream)  abc       web      127.0.0.1:8001  ✔ healthy, 200 in 4.2 ms
