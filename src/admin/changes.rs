@@ -37,8 +37,12 @@ pub(super) async fn switch(sent: Sent<dto::Switch>) -> Result<Response, Problem>
             ));
         }
     };
-    let force = sent.body.force;
-    let ask = sent.ask(Intent::Switch { to, force }, &sent.body.reason, sent.body.dry_run)?;
+    let intent = Intent::Switch {
+        to,
+        force: sent.body.force,
+        release: sent.body.release,
+    };
+    let ask = sent.ask(intent, &sent.body.reason, sent.body.dry_run)?;
     change(&sent.door, ask).await
 }
 
@@ -101,7 +105,8 @@ pub(super) async fn hold(sent: Sent<dto::HoldRequests>) -> Result<Response, Prob
             "`max`: a hold lasts more than 0 and at most 1h",
         ));
     }
-    let ask = sent.ask(Intent::Hold { max }, &sent.body.reason, sent.body.dry_run)?;
+    let idle = sent.body.idle;
+    let ask = sent.ask(Intent::Hold { max, idle }, &sent.body.reason, sent.body.dry_run)?;
     change(&sent.door, ask).await
 }
 

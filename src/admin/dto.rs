@@ -528,6 +528,9 @@ pub struct Switch {
     /// Although the gates refuse.
     #[serde(default)]
     pub force: bool,
+    /// End a hold afterwards, whatever became of the switch.
+    #[serde(default)]
+    pub release: bool,
     /// Why.
     #[serde(default)]
     pub reason: String,
@@ -590,6 +593,8 @@ pub struct HoldRequests {
     /// At most this long, as `"20s"`, which is the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<String>,
+    /// Answer when no request runs any more; 504 if the hold is over before.
+    pub idle: bool,
     /// Why.
     pub reason: String,
     /// Say what would happen, and do nothing.

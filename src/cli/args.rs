@@ -112,6 +112,15 @@ pub(super) enum Verb {
     Switch {
         /// The color, or whichever is not active
         to: Target,
+        /// Without overlap: requests wait until none runs, then the traffic moves, then they go on
+        #[arg(long)]
+        hold: bool,
+        /// With --hold: run this (a migration) while nothing runs; if it fails, nothing is switched
+        #[arg(long, value_name = "COMMAND", requires = "hold")]
+        run: Option<String>,
+        /// With --hold: whatever happens, requests go on after this
+        #[arg(long, default_value = "20s", value_name = "DURATION", value_parser = duration, requires = "hold")]
+        max_hold: Duration,
     },
     /// Back to the color active before
     #[command(visible_alias = "undo")]
@@ -371,6 +380,9 @@ impl Cli {
             if given && !reason {
                 return Err(format!("{flag} needs --reason TEXT: the history must say why"));
             }
+        }
+        if matches!(self.verb, Verb::Switch { hold: true, .. }) && common.idempotency_key.is_some() {
+            return Err("`switch --hold` is several changes: it takes no --idempotency-key".to_owned());
         }
         if let Verb::Weight { shares } = &self.verb
             && let [(first, a), (second, b)] = shares[..]

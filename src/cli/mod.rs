@@ -3,6 +3,7 @@
 mod args;
 mod deploy;
 mod failure;
+mod hold;
 mod look;
 mod operate;
 mod output;
@@ -127,7 +128,13 @@ async fn ask(
         Verb::Config => look::config(remote).await,
         Verb::Lease(Lease::Show) => deploy::show_lease(remote).await,
         Verb::Lease(Lease::Break) => deploy::break_lease(remote).await,
-        Verb::Switch { to } => operate::switch(remote, to.as_str()).await,
+        Verb::Switch {
+            to,
+            hold: true,
+            run,
+            max_hold,
+        } => hold::switch(remote, to.as_str(), run.as_deref(), *max_hold).await,
+        Verb::Switch { to, .. } => operate::switch(remote, to.as_str()).await,
         Verb::Rollback { .. } => operate::rollback(remote).await,
         Verb::Weight { shares } => operate::weight(remote, shares).await,
         Verb::Endpoints(verb) => operate::endpoints(remote, verb).await,

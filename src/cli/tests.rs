@@ -436,6 +436,7 @@ fn every_verb_asks_for_what_it_says() {
             Intent::Switch {
                 to: Wanted::Standby,
                 force: true,
+                release: false,
             },
         ),
         (
@@ -461,6 +462,7 @@ fn every_verb_asks_for_what_it_says() {
             "hold --max 1500ms",
             Intent::Hold {
                 max: Duration::from_millis(1500),
+                idle: false,
             },
         ),
         ("release", Intent::Release),

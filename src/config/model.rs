@@ -4,6 +4,7 @@
 //! (`config/full.toml` shows every key).
 
 mod deploy;
+mod edge;
 mod rules;
 mod traffic;
 
@@ -17,8 +18,9 @@ use crate::rollout::{ByColor, Color};
 use crate::tls;
 
 pub use deploy::{CommandLine, Deploy, OnFailure, SmokeProbe, Step, StepKind, Work};
+pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
 pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
-pub use traffic::{AffinityKey, Aim, Preview, Traffic};
+pub use traffic::{AffinityKey, Aim, Hold, Preview, Traffic};
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +33,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// `[limits]`; each app has its own copy with its overrides.
     pub limits: Limits,
+    /// `[errors]`; each app has its own copy with its overrides.
+    pub errors: Errors,
     /// `[log]`
     pub log: Log,
     /// `[app.NAME]`, by name, at least one.
@@ -138,6 +142,8 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Every request is answered with this status and the same address under https.
     pub redirect_https: Option<u16>,
+    /// What it answers itself.
+    pub respond: Vec<Respond>,
     /// Every request through it is meant for this color.
     pub color: Option<Aim>,
 }
@@ -208,8 +214,10 @@ pub struct App {
     pub limits: Limits,
     /// `[app.NAME.drain]`
     pub drain: Drain,
-    /// `[app.NAME.headers]`
+    /// `[app.NAME.headers]`; each service has its own copy with its overrides.
     pub headers: Headers,
+    /// `[app.NAME.errors]`
+    pub errors: Errors,
     /// `[app.NAME.switch]`
     pub switch: Switch,
     /// `[app.NAME.deploy]`
@@ -260,6 +268,8 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// `[…health]`
     pub health: Health,
+    /// `[…headers]`
+    pub headers: Headers,
     /// `[…tls]`: for its `https://` endpoints.
     pub tls: UpstreamTls,
 }
@@ -465,6 +475,17 @@ pub enum Probe {
     Tcp,
     /// Ask for a path and look at the answer.
     Http(Box<HttpProbe>),
+    /// Ask `grpc.health.v1.Health/Check`; `SERVING` is healthy.
+    Grpc(Box<GrpcProbe>),
+}
+
+/// Whom a gRPC probe asks about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrpcProbe {
+    /// The service's full name; empty = the server as a whole.
+    pub service: String,
+    /// The authority of the request; empty = the endpoint's own.
+    pub host: String,
 }
 
 /// What an HTTP probe asks for and expects. Redirects are never followed.
@@ -563,6 +584,16 @@ impl StreamPolicy {
 pub struct Headers {
     /// The `Host` that the app sees.
     pub host: HostHeader,
+    /// The endpoint's name in `Location` and `Set-Cookie` becomes the client's.
+    pub rewrite_location: bool,
+    /// The header that names a request.
+    pub request_id: Option<http::HeaderName>,
+    /// Whose ids are passed on.
+    pub request_id_from: IdFrom,
+    /// The client is told the id too.
+    pub expose_request_id: bool,
+    /// W3C trace context.
+    pub trace: Trace,
     /// The app is also told who asked by `Forwarded` (RFC 7239).
     pub forwarded: bool,
     /// Set on requests, by lower-case name.

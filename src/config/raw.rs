@@ -4,6 +4,7 @@
 //! key exists exactly when it is here. A key that nothing reads yet does not belong here.
 
 pub(super) mod deploy;
+mod edge;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-pub(super) use traffic::{Affinity, Aim, Preview, Rule, RuleColor};
+pub(super) use edge::{Errors, IdFrom, Problem, Respond, Trace};
+pub(super) use traffic::{Affinity, Aim, Hold, Preview, Rule, RuleColor};
 
 /// A value and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,6 +131,9 @@ pub(super) struct File {
     /// What a client may cost.
     #[serde(default)]
     pub(super) limits: Limits,
+    /// The proxy's own answers.
+    #[serde(default)]
+    pub(super) errors: Errors,
     /// What is switched as one, by name.
     #[schemars(required, extend("minProperties" = 1))]
     pub(super) app: Option<BTreeMap<At<String>, App>>,
@@ -215,6 +220,8 @@ pub(super) struct Listener {
     /// Answer every request with this status and the same address under https.
     #[schemars(extend("enum" = [301, 302, 307, 308]))]
     pub(super) redirect_https: Option<At<i64>>,
+    /// Paths that the listener answers itself; never logged.
+    pub(super) respond: Option<Vec<Respond>>,
     /// Every request through this listener goes to this color on purpose.
     pub(super) color: Option<At<Aim>>,
 }
@@ -317,6 +324,8 @@ pub(super) struct App {
     pub(super) drain: Drain,
     /// What is changed in requests and answers.
     pub(super) headers: Headers,
+    /// Over those of [errors], key by key.
+    pub(super) errors: Errors,
     /// How TLS is spoken to `https://` endpoints.
     pub(super) tls: UpstreamTls,
     /// What a switch needs.
@@ -329,6 +338,8 @@ pub(super) struct App {
     pub(super) preview: Option<Preview>,
     /// Conditions that send requests to a color; the first that holds wins.
     pub(super) rule: Option<Vec<Rule>>,
+    /// What may wait during a hold.
+    pub(super) hold: Hold,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -365,6 +376,8 @@ pub(super) struct Service {
     pub(super) timeouts: Timeouts,
     /// Over that of the app, key by key.
     pub(super) health: Health,
+    /// Over those of the app, header by header.
+    pub(super) headers: Headers,
     /// Over that of the app, key by key.
     pub(super) tls: UpstreamTls,
 }
@@ -378,6 +391,9 @@ pub(super) struct UpstreamTls {
     pub(super) client_cert: Option<At<String>>,
     /// PEM file of its private key.
     pub(super) client_key: Option<At<String>>,
+    /// Offer HTTP/2 by ALPN; false: HTTP/1.1 alone.
+    #[schemars(extend("default" = true))]
+    pub(super) http2: Option<bool>,
     /// The name that certificates must be for, also sent as SNI; default: that of `headers.host`.
     pub(super) server_name: Option<At<String>>,
 }
@@ -416,8 +432,11 @@ pub(super) struct Health {
     /// Failures in a row until a healthy endpoint is failing.
     #[schemars(range(min = 1, max = 1000), extend("default" = 3))]
     pub(super) fall: Option<At<i64>>,
-    /// Default: http with a path, tcp without.
+    /// Default: http with a path, tcp without; grpc asks the gRPC health service.
     pub(super) kind: Option<At<Kind>>,
+    /// The service that kind = "grpc" asks about; "" = the server as a whole.
+    #[schemars(extend("default" = ""))]
+    pub(super) grpc_service: Option<At<String>>,
     /// Statuses that pass: "200-299", "200,204".
     #[schemars(extend("default" = "200-299"))]
     pub(super) status: Option<At<String>>,
@@ -441,6 +460,7 @@ pub(super) struct Health {
 pub(super) enum Kind {
     Http,
     Tcp,
+    Grpc,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -489,6 +509,20 @@ pub(super) struct Headers {
     /// "preserve", "upstream" (the endpoint's own name), or a fixed name.
     #[schemars(extend("default" = "preserve"))]
     pub(super) host: Option<At<String>>,
+    /// Names of the endpoint in Location and Set-Cookie become the client's; default: where `host` is "upstream".
+    pub(super) rewrite_location: Option<At<bool>>,
+    /// The header that names a request; "" = none.
+    #[schemars(extend("default" = "x-request-id"))]
+    pub(super) request_id: Option<At<String>>,
+    /// Whose request ids are passed on; other requests get new ones.
+    #[schemars(extend("default" = "anyone"))]
+    pub(super) request_id_from: Option<At<IdFrom>>,
+    /// Tell the client too by which id its request goes.
+    #[schemars(extend("default" = false))]
+    pub(super) expose_request_id: Option<At<bool>>,
+    /// W3C trace context: pass it on, start a trace where there is none, or also for clients that are not trusted.
+    #[schemars(extend("default" = "pass"))]
+    pub(super) trace: Option<At<Trace>>,
     /// Also tell the app who asked as RFC 7239 has it: `Forwarded`.
     #[schemars(extend("default" = false))]
     pub(super) forwarded: Option<At<bool>>,

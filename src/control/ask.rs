@@ -36,6 +36,8 @@ pub enum Intent {
         to: Wanted,
         /// Although the gates refuse.
         force: bool,
+        /// End the hold afterwards, whatever became of the switch.
+        release: bool,
     },
     /// Back to the color active before.
     Rollback {
@@ -62,6 +64,8 @@ pub enum Intent {
     Hold {
         /// At most this long.
         max: Duration,
+        /// Answer when no request runs any more.
+        idle: bool,
     },
     /// Requests go on.
     Release,

@@ -13,6 +13,7 @@ mod explain;
 pub(crate) mod fake;
 mod gate;
 mod handle;
+mod hold;
 mod idempotency;
 mod lease;
 mod operate;

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +22,8 @@ use crate::upstream::Line;
 
 /// A request's body on its way to the app.
 pub(super) struct RequestBody {
-    inner: Incoming,
+    /// `None` for a copy, which has all there is of it in `primed`.
+    inner: Option<Incoming>,
     primed: Option<Primed>,
     /// `None` when there is no body: nothing to watch.
     watched: Option<Rc<Upload>>,
@@ -40,6 +41,9 @@ pub(super) struct Upload {
     error: Cell<Option<ProxyError>>,
     ended: Cell<bool>,
     progress: Cell<Instant>,
+    /// It goes out as a stream among others: whoever reads it must be told when it is given up.
+    shared: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
 }
 
 /// A body could not be read to its end.
@@ -65,6 +69,8 @@ impl Upload {
             error: Cell::new(None),
             ended: Cell::new(false),
             progress: Cell::new(Instant::now()),
+            shared: Cell::new(false),
+            waker: RefCell::new(None),
         })
     }
 
@@ -76,6 +82,28 @@ impl Upload {
     /// When it last moved, or ended.
     pub(super) fn progress(&self) -> Instant {
         self.progress.get()
+    }
+
+    /// It goes out over HTTP/2.
+    pub(super) fn is_shared(&self) {
+        self.shared.set(true);
+    }
+
+    /// Nobody wants the rest: a stream of HTTP/2 is reset, if the body is not through.
+    pub(super) fn abort(&self, error: ProxyError) {
+        if self.ended.get() {
+            return;
+        }
+        self.fail(error);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    fn wakes(&self, cx: &Context<'_>) {
+        if self.shared.get() {
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+        }
     }
 
     fn end(&self) {
@@ -119,7 +147,7 @@ impl RequestBody {
     /// A body to pass on; `watched` is `None` when it is empty.
     pub(super) fn new(inner: Incoming, watched: Option<Rc<Upload>>) -> Self {
         Self {
-            inner,
+            inner: Some(inner),
             primed: None,
             watched,
             idle: None,
@@ -129,14 +157,40 @@ impl RequestBody {
 
     /// Take what has come of the body already, so that a small one leaves in the same write as its head.
     pub(super) async fn prime(&mut self) {
-        self.primed = first_frame(&mut self.inner).await;
+        let Some(inner) = &mut self.inner else { return };
+        self.primed = first_frame(inner).await;
         if let (Some(watched), Some(Ok(frame))) = (&self.watched, &self.primed) {
             // A body over its limit is refused when the frame is taken out below.
             let _ = watched.take(frame);
         }
     }
 
+    /// The same body once more, if all there is of it has come.
+    pub(super) fn copy(&self) -> Option<Self> {
+        if !self.has_ended() {
+            return None;
+        }
+        let primed = match &self.primed {
+            None => None,
+            Some(Ok(frame)) => Some(Ok(Frame::data(frame.data_ref()?.clone()))),
+            Some(Err(_)) => return None,
+        };
+        Some(Self {
+            inner: None,
+            primed,
+            watched: self.watched.clone(),
+            idle: None,
+            waiting_since: None,
+        })
+    }
+
+    /// Whether nothing comes behind what is here.
+    fn has_ended(&self) -> bool {
+        self.inner.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
     fn poll_idle(&mut self, cx: &mut Context<'_>, watched: &Upload) -> Poll<BodyError> {
+        watched.wakes(cx);
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let end = since + watched.timeout;
         let timer = self.idle.get_or_insert_with(|| Deadline::new(end));
@@ -156,7 +210,10 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let Some(watched) = this.watched.clone() else {
-            return Pin::new(&mut this.inner)
+            let Some(inner) = &mut this.inner else {
+                return Poll::Ready(None);
+            };
+            return Pin::new(inner)
                 .poll_frame(cx)
                 .map_err(|_| BodyError("client went away"));
         };
@@ -167,18 +224,21 @@ impl Body for RequestBody {
             let Ok(frame) = primed else {
                 return Poll::Ready(Some(Err(watched.fail(ProxyError::ClientGone))));
             };
-            if this.inner.is_end_stream() {
+            if this.has_ended() {
                 watched.end();
             }
             return Poll::Ready(Some(Ok(frame)));
         }
-        let Poll::Ready(polled) = Pin::new(&mut this.inner).poll_frame(cx) else {
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(polled) = Pin::new(inner).poll_frame(cx) else {
             return this.poll_idle(cx, &watched).map(|error| Some(Err(error)));
         };
         this.waiting_since = None;
         Poll::Ready(match polled {
             Some(Ok(frame)) => Some(watched.take(&frame).map(|()| {
-                if this.inner.is_end_stream() {
+                if this.has_ended() {
                     watched.end();
                 }
                 frame
@@ -192,11 +252,15 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.primed.is_none() && self.inner.is_end_stream()
+        self.primed.is_none() && self.has_ended()
     }
 
     fn size_hint(&self) -> SizeHint {
-        with_primed(self.inner.size_hint(), self.primed.as_ref())
+        let rest = self
+            .inner
+            .as_ref()
+            .map_or(SizeHint::with_exact(0), Body::size_hint);
+        with_primed(rest, self.primed.as_ref())
     }
 }
 
@@ -228,6 +292,8 @@ struct Download {
     exchange: Rc<Exchange>,
     worker: Rc<Worker>,
     line: Option<Line<RequestBody>>,
+    /// The request's body, where it must be told that nobody wants the rest: over HTTP/2.
+    upload: Option<Rc<Upload>>,
     keep: Duration,
     idle: Duration,
     timer: Option<Deadline>,
@@ -263,6 +329,7 @@ impl ReplyBody {
         line: Line<RequestBody>,
         timeouts: &Timeouts,
         events: Option<Box<Events>>,
+        upload: Option<Rc<Upload>>,
     ) -> Self {
         let primed = first_frame(&mut inner).await;
         exchange.sent(primed_bytes(primed.as_ref()));
@@ -272,6 +339,7 @@ impl ReplyBody {
             exchange,
             worker,
             line: Some(line),
+            upload,
             keep: timeouts.upstream_idle,
             idle: timeouts.idle,
             timer: None,
@@ -333,11 +401,14 @@ impl Download {
             Some(Wish::End) => {
                 // A clean end for the client; the app sees its connection go.
                 self.exchange.cut(ENDED_BY_POLICY);
-                self.done = true;
-                self.line = None;
+                self.give_up(ProxyError::DrainExpired);
                 return Poll::Ready(None);
             }
             Some(Wish::Cut) => return Poll::Ready(Some(Err(self.broken("stream deadline over")))),
+        }
+        let stream = self.line.as_ref().and_then(Line::stream);
+        if stream.is_some_and(|stream| stream.poll_cut(cx).is_ready()) {
+            return Poll::Ready(Some(Err(self.broken("drain time over"))));
         }
         let polled = match self.primed.take() {
             Some(primed) => Poll::Ready(Some(primed)),
@@ -391,9 +462,17 @@ impl Download {
     /// An error ends the client's connection too, so that a cut answer is never taken for a whole one.
     fn broken(&mut self, why: &'static str) -> BodyError {
         self.exchange.cut(why);
+        self.give_up(ProxyError::Reset);
+        BodyError(why)
+    }
+
+    /// Nobody wants the rest, neither of the answer nor of the request.
+    fn give_up(&mut self, why: ProxyError) {
         self.done = true;
         self.line = None;
-        BodyError(why)
+        if let Some(upload) = self.upload.take() {
+            upload.abort(why);
+        }
     }
 
     fn finish_if_ended(&mut self) {
@@ -419,6 +498,7 @@ impl Drop for Download {
             self.finish();
         } else {
             self.exchange.cut(CUT_BY_CLIENT);
+            self.give_up(ProxyError::ClientGone);
         }
     }
 }

@@ -20,7 +20,10 @@ use super::exchange::Exchange;
 use super::headers::{
     X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, hide_preview, prepare_request, prepare_response,
 };
+use super::hold;
+use super::location::Names;
 use super::origin::Origin;
+use super::refusal::{Accepts, refuse};
 use super::reply;
 use super::send::{connect_error, line_for, may_repeat, send};
 use super::sse::Events;
@@ -47,17 +50,20 @@ pub(super) async fn forward(
     // After a refusal it is the client's choice whether the body still comes (RFC 9110 §10.1.1): nothing may follow.
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
     let front = Rc::clone(&exchange.client().front);
-    let outcome = match front.redirect {
-        None => attempt(&worker, &exchange, head, body).await,
-        Some(status) => redirect(status, &exchange, &head).map_err(Failure::from),
+    let accepts = Accepts::of(&head.headers);
+    let own = own_answer(&worker, &exchange, &head);
+    let mut closes = worker.stopping() || (expects && (front.redirect.is_some() || own.is_some()));
+    let outcome = match (own, front.redirect) {
+        (Some(own), _) => Ok(own),
+        (None, Some(status)) => redirect(status, &exchange, &head).map_err(Failure::from),
+        (None, None) => attempt(&worker, &exchange, head, body).await,
     };
-    let mut closes = worker.stopping() || (expects && front.redirect.is_some());
     let mut response = match outcome {
         Ok(response) => response,
         Err(Failure { error, message }) => {
             exchange.refused(error);
             closes |= expects;
-            reply::refusal(error, message.as_deref()).map(|body| body.accounted(&exchange))
+            refuse(&exchange, error, message.as_deref(), &accepts)
         }
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -130,12 +136,12 @@ async fn attempt(
         exchange.says(origin);
     }
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
-    let (lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref()).await?;
+    let wanted = upgrade::wanted(&head, !body.is_end_stream());
+    let (lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref(), wanted.is_some()).await?;
     let upload = (!body.is_end_stream()).then(|| {
         let limits = &lane.settings.limits;
         Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
     });
-    let wanted = upgrade::wanted(&head, upload.is_some());
     let request = prepare(
         worker,
         exchange,
@@ -157,7 +163,8 @@ async fn attempt(
         let asked = wanted.zip(freed);
         return Ok(upgrade::switched(worker, exchange.client(), exchange, &lane, asked, answer).await?);
     }
-    Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
+    let upload = upload.filter(|_| line.is_http2());
+    Ok(carry(worker, exchange, &lane, line, upload, answer, proof.is_some()).await)
 }
 
 /// Steps 1 to 3, and the connection: only a failed connect, with which nothing was sent, is tried again.
@@ -167,6 +174,7 @@ async fn reach(
     head: &http::request::Parts,
     body: &Incoming,
     proof: Option<&Proof>,
+    switches: bool,
 ) -> Result<(Arc<Lane>, Line<RequestBody>), Failure> {
     let mut hosts = HostBuffer::new();
     let host = check_head(head, &mut hosts)?;
@@ -185,14 +193,14 @@ async fn reach(
         let lane = match decide(worker, exchange, host, head, proof, tried)? {
             Decision::Send(lane) => lane,
             Decision::Wait(queue) => {
-                hold(worker, &queue).await?;
+                hold::wait(worker, exchange, head, &queue).await?;
                 continue;
             }
         };
         if tries == 0 {
             check_limits(&lane, head, body)?;
         }
-        match line_for(worker, exchange, &lane, may_repeat(&head.method, body)).await {
+        match line_for(worker, exchange, &lane, may_repeat(&head.method, body), switches).await {
             Ok(line) => return Ok((lane, line)),
             Err(error) => {
                 tries += 1;
@@ -204,6 +212,19 @@ async fn reach(
             }
         }
     }
+}
+
+/// What the listener answers itself. The proof of a switch goes past it: it may ask for the same path.
+fn own_answer(
+    worker: &Worker,
+    exchange: &Rc<Exchange>,
+    head: &http::request::Parts,
+) -> Option<Response<ReplyBody>> {
+    let own = &exchange.client().front.own;
+    if own.is_empty() || worker.proof(head.headers.get(X_CUTOVER_VERIFY)).is_some() {
+        return None;
+    }
+    own.to(head.uri.path(), exchange)
 }
 
 /// The same place, under https and its usual port.
@@ -254,7 +275,7 @@ fn decide(
         };
         let undecided = || {
             if let Some(cells) = service.undecided.workers.get(worker.index) {
-                exchange.undecided(cells, &app.name, &service.name);
+                exchange.undecided(cells, &service.settings);
             }
         };
         let key = table.edge.preview.as_deref();
@@ -287,7 +308,7 @@ fn decide(
             // Publish comes before close, so a newer table is there to be loaded.
             Err(PickError::Closed) => {}
             Err(PickError::Empty) => {
-                exchange.undecided(&lane.cells, &app.name, &service.name);
+                exchange.undecided(&lane.cells, &service.settings);
                 return Err(ProxyError::NoHealthyEndpoint.into());
             }
         }
@@ -309,26 +330,6 @@ fn asked<'a>(exchange: &'a Exchange, host: &'a str, head: &'a http::request::Par
         server_name: exchange.client().name.as_deref(),
         subject: peer.subject.as_ref(),
         door: exchange.client().front.color,
-    }
-}
-
-/// Wait for the hold to end. No claim is held and no byte of the body is read meanwhile.
-async fn hold(worker: &Worker, queue: &Arc<HoldQueue>) -> Result<(), ProxyError> {
-    let ticket = queue.enter().ok_or(ProxyError::HoldOverflow)?;
-    let released = worker.released.notified();
-    // The table may have changed between the decision and here; the waiter is registered, so look again.
-    let mut released = std::pin::pin!(released);
-    released.as_mut().enable();
-    if !worker.is_still_held(queue) {
-        return Ok(());
-    }
-    let outcome = tokio::time::timeout_at(queue.until.into(), released).await;
-    drop(ticket);
-    match outcome {
-        Ok(()) => Ok(()),
-        // The controller releases before this; if it has not, it is in trouble, and so is this request.
-        Err(_) if worker.is_still_held(queue) => Err(ProxyError::HoldOverflow),
-        Err(_) => Ok(()),
     }
 }
 
@@ -407,7 +408,10 @@ fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut ht
         // An HTTP/1.0 client may leave it out; what goes on is HTTP/1.1.
         head.headers.insert(HOST, endpoint());
     }
-    exchange.named(&head.headers);
+    exchange.named(&head.headers, &lane.settings);
+    if rules.rewrite_location {
+        exchange.goes_by(Names::of(&head.headers, lane.settings.strip.as_deref()));
+    }
 }
 
 /// Step 6: the answer as the client shall see it, with its body on the way.
@@ -416,10 +420,12 @@ async fn carry(
     exchange: &Rc<Exchange>,
     lane: &Arc<Lane>,
     line: Line<RequestBody>,
+    upload: Option<Rc<Upload>>,
     answer: Response<Incoming>,
     is_proof: bool,
 ) -> Response<ReplyBody> {
     let (mut head, body) = answer.into_parts();
+    exchange.in_the_clients_words(&mut head.headers);
     prepare_response(&mut head.headers, &lane.settings.headers);
     if let Some((name, value)) = &lane.exposed {
         head.headers.insert(name.clone(), value.clone());
@@ -446,6 +452,6 @@ async fn carry(
         exchange.client().goes_through(0);
     }
     let (exchange, timeouts) = (Rc::clone(exchange), &lane.settings.timeouts);
-    let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, timeouts, events).await;
+    let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, timeouts, events, upload).await;
     Response::from_parts(head, body)
 }

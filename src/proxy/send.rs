@@ -15,15 +15,19 @@ use super::body::{RequestBody, Upload};
 use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::exchange::Exchange;
+use super::fit::{Spare, fit, not_begun};
 use super::upgrade;
 use super::worker::Worker;
+use crate::config::Protocol;
 use crate::routing::Lane;
-use crate::upstream::{ConnectError, Line};
+use crate::tls::Offer;
+use crate::upstream::{Claim, ConnectError, Line, LineState};
 
 /// How often a request that was never sent goes out again: pooled connections may all have died at once.
 const RESENDS: u32 = 8;
 
-/// Step 5. What was never sent is sent again on another connection; anything else is not. With the answer to a wish to
+/// Step 5. What was never sent, or not begun by the word of the app, is sent again on another connection; anything else
+/// is not. With the answer to a wish to
 /// switch protocols comes the connection's inheritance.
 pub(super) async fn send(
     worker: &Rc<Worker>,
@@ -38,26 +42,45 @@ pub(super) async fn send(
     let mut resends = 0;
     loop {
         exchange.with_claim(|claim| line.carries(claim.gate()));
-        let freed = asks.then(|| line.inherit());
-        match answer_in_time(line.sender().try_send_request(request), lane, upload).await {
-            Ok(answer) => return Ok((answer, freed)),
-            // An app that closes every connection at once would be dialled for ever.
-            Err(Unanswered::NeverSent(_)) if resends == RESENDS => return Err(ProxyError::Reset),
-            Err(Unanswered::NeverSent(again)) => {
-                resends += 1;
-                request = *again;
-                exchange.retried();
-                let repeat = may_repeat(&method, request.body());
-                *line = line_for(worker, exchange, lane, repeat)
-                    .await
-                    .map_err(|error| connect_error(&error))?;
-            }
-            Err(Unanswered::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
-                return Err(ProxyError::DrainExpired);
-            }
-            Err(Unanswered::Failed(error)) => return Err(error),
+        fit(&mut request, line)?;
+        let freed = (asks && !line.is_http2()).then(|| line.inherit());
+        let stream = line.stream().map(Rc::clone);
+        let spare = stream.as_ref().and_then(|_| Spare::of(&request));
+        if let (Some(upload), true) = (upload, stream.is_some()) {
+            upload.is_shared();
         }
+        let again = match answer_in_time(line.send(request), stream.as_deref(), lane, upload).await {
+            Ok(answer) => return Ok((answer, freed)),
+            Err(Unanswered::NeverSent(again)) => *again,
+            Err(Unanswered::NotBegun(error)) => match spare {
+                Some(spare) => spare.request(),
+                None => return Err(given_up(upload, error)),
+            },
+            Err(Unanswered::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
+                return Err(given_up(upload, ProxyError::DrainExpired));
+            }
+            Err(Unanswered::Failed(error)) => return Err(given_up(upload, error)),
+        };
+        // An app that closes every connection at once would be dialled for ever.
+        if resends == RESENDS {
+            return Err(ProxyError::Reset);
+        }
+        resends += 1;
+        request = again;
+        exchange.retried();
+        let repeat = may_repeat(&method, request.body());
+        *line = line_for(worker, exchange, lane, repeat, asks)
+            .await
+            .map_err(|error| connect_error(&error))?;
     }
+}
+
+/// No more of the request's body is read.
+fn given_up(upload: Option<&Upload>, error: ProxyError) -> ProxyError {
+    if let Some(upload) = upload {
+        upload.abort(error);
+    }
+    error
 }
 
 /// Whether sending a request twice by accident does no harm (RFC 9110 §9.2.2), and its body is not a stream.
@@ -70,9 +93,18 @@ pub(super) async fn line_for(
     exchange: &Exchange,
     lane: &Lane,
     may_repeat: bool,
+    switches: bool,
 ) -> Result<Line<RequestBody>, ConnectError> {
-    let id = exchange.with_claim(|claim| claim.endpoint().id).unwrap_or(0);
-    if let Some(line) = worker.connections.take(id, StdInstant::now(), !may_repeat) {
+    let about = |claim: &Claim| (claim.endpoint().id, claim.endpoint().key.address.protocol);
+    let (id, protocol) = exchange.with_claim(about).unwrap_or((0, Protocol::Http1));
+    // What wants to switch protocols needs HTTP/1.1 and a connection of its own, where that can be had.
+    let offer = if switches && protocol == Protocol::Https {
+        Offer::Http1
+    } else {
+        Offer::All
+    };
+    let now = StdInstant::now();
+    if let Some(line) = worker.connections.take(id, now, !may_repeat, offer) {
         return Ok(line);
     }
     let Some(endpoint) = exchange.with_claim(|claim| Arc::clone(claim.endpoint())) else {
@@ -81,7 +113,7 @@ pub(super) async fn line_for(
     let settings = &lane.settings;
     let opened = worker
         .connections
-        .open(&endpoint, settings.timeouts.connect, &settings.limits)
+        .open(&endpoint, &settings.timeouts, &settings.limits, offer)
         .await;
     match &opened {
         Ok(_) => endpoint.connected(),
@@ -112,6 +144,8 @@ pub(super) fn connect_error(error: &ConnectError) -> ProxyError {
 enum Unanswered {
     /// Not a byte was sent: here is the request again.
     NeverSent(Box<Request<RequestBody>>),
+    /// It was sent, but the app has not begun with it, it says; what else it is.
+    NotBegun(ProxyError),
     /// Anything else.
     Failed(ProxyError),
 }
@@ -121,6 +155,7 @@ async fn answer_in_time(
     sent: impl Future<
         Output = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<RequestBody>>>,
     >,
+    stream: Option<&LineState>,
     lane: &Lane,
     upload: Option<&Upload>,
 ) -> Result<Response<Incoming>, Unanswered> {
@@ -132,15 +167,21 @@ async fn answer_in_time(
         if let Poll::Ready(answered) = sent.as_mut().poll(cx) {
             return Poll::Ready(Some(answered));
         }
+        // Dropping what waits for it resets the stream.
+        if stream.is_some_and(|stream| stream.poll_cut(cx).is_ready()) {
+            return Poll::Ready(None);
+        }
         let moved = upload.map_or(begun, |upload| upload.progress().max(begun));
         timer.poll(cx, moved + patience).map(|()| None)
     })
     .await;
     match answered {
         Some(Ok(answer)) => Ok(answer),
+        None if stream.is_some_and(LineState::is_cut) => Err(Unanswered::Failed(ProxyError::DrainExpired)),
         None => Err(Unanswered::Failed(ProxyError::FirstByteTimeout)),
         Some(Err(mut error)) => Err(match error.take_message() {
             Some(request) => Unanswered::NeverSent(Box::new(request)),
+            None if not_begun(error.error()) => Unanswered::NotBegun(why_unanswered(error.error(), upload)),
             None => Unanswered::Failed(why_unanswered(error.error(), upload)),
         }),
     }

@@ -68,7 +68,7 @@ pub fn rebuild(
     let hold = state.hold.map(|hold| {
         before
             .and_then(|app| app.hold.clone())
-            .unwrap_or_else(|| HoldQueue::new(HoldQueue::BOUND, now + hold.max + HoldQueue::MARGIN))
+            .unwrap_or_else(|| HoldQueue::new(config.traffic.hold, now + hold.max + HoldQueue::MARGIN))
     });
     let services = config
         .services
@@ -201,7 +201,8 @@ fn build_service(
         service: service.name.clone(),
         timeouts: service.timeouts,
         limits: app.limits,
-        headers: app.headers.clone(),
+        headers: service.headers.clone(),
+        errors: Arc::new(app.errors.clone()),
         strip: prefix,
         preview: preview.cloned(),
         streams: app.drain.streams,
@@ -212,7 +213,7 @@ fn build_service(
         matches: service.matches.clone(),
         health_path: match &service.health.kind {
             Probe::Http(probe) => Some(probe.path.split('?').next().unwrap_or_default().to_owned()),
-            Probe::Tcp => None,
+            Probe::Tcp | Probe::Grpc(_) => None,
         },
         pools: ByColor::from_fn(pool),
         undecided: fixed.registry.pool(&app.name, &service.name, None),
@@ -247,7 +248,7 @@ fn build_pool(
             color,
             address: address.clone(),
             target,
-            tls: handshake(app, service, address),
+            tls: handshake(service, address),
         };
         if members.iter().any(|member| member.endpoint.key == key) {
             continue;
@@ -268,12 +269,12 @@ fn build_pool(
     }
     let serve_when_failing = color == state.active && service.health.last == WhenLast::Serve;
     let metrics = fixed.registry.pool(&app.name, &service.name, Some(color));
-    let exposed = exposed(&app.headers, color, of_color.revision.as_deref());
     let lane = |(worker, cells): (usize, &Arc<_>)| {
         Arc::new(Lane::new(
             worker,
             color,
-            exposed.clone(),
+            // One for each worker: a clone would be counted on a cache line that all of them share.
+            exposed(&service.headers, color, of_color.revision.as_deref()),
             state.generation,
             Arc::clone(settings),
             Arc::clone(cells),
@@ -296,11 +297,11 @@ fn new_endpoint(fixed: Fixed<'_>, key: EndpointKey) -> Arc<Endpoint> {
 
 /// How TLS is spoken to an endpoint: connections are the endpoint's and not a request's, so that a `Host` of the
 /// client's says nothing about their name.
-fn handshake(app: &config::App, service: &config::Service, address: &EndpointAddress) -> Option<Handshake> {
+fn handshake(service: &config::Service, address: &EndpointAddress) -> Option<Handshake> {
     if address.protocol != Protocol::Https {
         return None;
     }
-    let fixed = match &app.headers.host {
+    let fixed = match &service.headers.host {
         HostHeader::Fixed(host) => Some(without_port(host)),
         HostHeader::Preserve | HostHeader::Upstream => None,
     };

@@ -290,13 +290,3 @@ fn a_share_goes_to_the_candidate_and_spills_when_it_is_sick() {
     let spilled = bench.route.spilled.load(std::sync::atomic::Ordering::Relaxed);
     assert!((2_400..=2_600).contains(&spilled), "{spilled} spilled");
 }
-
-#[test]
-fn a_held_request_finds_its_room_full_at_the_bound() {
-    let queue = HoldQueue::new(2, Instant::now());
-    let tickets = (queue.enter().unwrap(), queue.enter().unwrap());
-    assert!(queue.enter().is_none());
-    assert_eq!(queue.waiting(), 2);
-    drop(tickets);
-    assert_eq!(queue.waiting(), 0);
-}

@@ -8,6 +8,7 @@
 )]
 
 mod affinity;
+mod answers;
 mod balancer;
 mod basics;
 mod bodies;
@@ -15,6 +16,7 @@ mod corpus;
 mod deploy;
 mod harness;
 mod headers;
+mod hold;
 mod interim;
 mod lifecycle;
 mod limits;
@@ -27,4 +29,5 @@ mod streams;
 mod switching;
 mod tls;
 mod upstream;
+mod upstream_h2;
 mod upstream_tls;

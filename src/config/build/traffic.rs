@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use super::Build;
 use crate::config::diagnostics::{did_you_mean, quoted};
-use crate::config::model::{AffinityKey, Aim, Network, Preview, Traffic};
+use crate::config::model::{AffinityKey, Aim, Hold, Network, Preview, Traffic};
 use crate::config::raw::{self, At};
 use crate::config::values;
 use crate::rollout::Color;
@@ -23,6 +23,21 @@ impl Build<'_, '_, '_> {
             affinity: self.affinity(raw.affinity.key.as_ref()),
             preview: raw.preview.as_ref().map(|raw| self.preview(raw)),
             rules: self.rules(raw.rule.as_ref()).into(),
+            hold: self.hold(&raw.hold),
+        }
+    }
+
+    fn hold(&mut self, raw: &raw::Hold) -> Hold {
+        let defaults = Hold::default();
+        // Ranges have been checked with the schema.
+        let number = |at: &Option<At<i64>>| at.as_ref().and_then(|at| u32::try_from(*at.get()).ok());
+        let bytes = self.size("bytes", raw.bytes.as_ref(), 1, u64::from(u32::MAX));
+        Hold {
+            requests: number(&raw.requests).map_or(defaults.requests, |count| count as usize),
+            bytes: bytes
+                .and_then(|bytes| usize::try_from(bytes).ok())
+                .unwrap_or(defaults.bytes),
+            release_rate: number(&raw.release_rate).unwrap_or(defaults.release_rate),
         }
     }
 

@@ -18,6 +18,9 @@ pub(super) fn traffic(app: &str, traffic: &Traffic, flat: &mut Flat) {
             from.map(|network| format!("{}/{}", network.address, network.prefix)),
         );
     }
+    flat.put(&key("hold.requests"), traffic.hold.requests);
+    flat.put(&key("hold.bytes"), traffic.hold.bytes);
+    flat.put(&key("hold.release_rate"), traffic.hold.release_rate);
     for (at, rule) in traffic.rules.iter().enumerate() {
         // A condition may hold a secret; its color does not.
         let said = [(rule.color.as_str().to_owned(), rule.when.source().to_owned())];

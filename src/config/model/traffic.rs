@@ -17,6 +17,29 @@ pub struct Traffic {
     pub preview: Option<Preview>,
     /// `[[app.NAME.rule]]`, in order.
     pub rules: Arc<[Rule]>,
+    /// `[app.NAME.hold]`
+    pub hold: Hold,
+}
+
+/// `[app.NAME.hold]`: what may wait during a hold, and how it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Requests that wait at most; more get 503.
+    pub requests: usize,
+    /// Bytes of their heads.
+    pub bytes: usize,
+    /// Requests a second that go on after the release.
+    pub release_rate: u32,
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self {
+            requests: 1_000,
+            bytes: 64 << 20,
+            release_rate: 1_000,
+        }
+    }
 }
 
 /// `[app.NAME.preview]`: reach a color on purpose, the standby above all.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::At;
+use super::{At, SizeText};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -52,4 +52,18 @@ pub(in crate::config) enum RuleColor {
     Green,
     Candidate,
     Active,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Hold {
+    /// Requests that wait at most; more get 503.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 1_000))]
+    pub(in crate::config) requests: Option<At<i64>>,
+    /// Bytes of the heads that wait at most.
+    #[schemars(extend("default" = "64MiB"))]
+    pub(in crate::config) bytes: Option<At<SizeText>>,
+    /// Requests a second that go on after the release.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 1_000))]
+    pub(in crate::config) release_rate: Option<At<i64>>,
 }

@@ -152,6 +152,7 @@ fn a_path_makes_a_probe_http_unless_its_level_says_tcp() {
         parse(&text, "x", &none).map(|config| match &config.apps["x"].services["s"].health.kind {
             Probe::Tcp => "tcp",
             Probe::Http(_) => "http",
+            Probe::Grpc(_) => "grpc",
         })
     };
     assert_eq!(kind("", ""), Ok("tcp"));
@@ -159,6 +160,7 @@ fn a_path_makes_a_probe_http_unless_its_level_says_tcp() {
     assert_eq!(kind("", "path = \"/\""), Ok("http"));
     assert_eq!(kind("path = \"/\"", "kind = \"tcp\""), Ok("tcp"));
     assert_eq!(kind("kind = \"tcp\"", "path = \"/\""), Ok("http"));
+    assert!(kind("kind = \"grpc\"", "").is_err(), "over HTTP/1.1");
     assert_eq!(kind("path = \"/\"", "kind = \"http\""), Ok("http"));
     assert_eq!(kind("status = \"200\"", "path = \"/\""), Ok("http"));
     assert!(kind("kind = \"http\"", "").is_err());
@@ -347,6 +349,17 @@ fn every_difference_is_told() {
         ("", "[app.web.drain]\nstreams.deadline = \"7s\""),
         ("", "[app.web.drain]\nstreams = { spread = \"7s\" }"),
         ("", "[app.web.headers]\nhost = \"upstream\""),
+        ("", "[app.web.headers]\nrewrite_location = true"),
+        ("", "[app.web.headers]\nforwarded = true"),
+        ("", "[app.web.headers]\nrequest_id = \"\""),
+        ("", "[app.web.headers]\nrequest_id_from = \"nobody\""),
+        ("", "[app.web.headers]\nexpose_request_id = true"),
+        ("", "[app.web.headers]\ntrace = \"start\""),
+        ("", "[errors]\nproblem = \"never\""),
+        ("", "[errors]\nretry_after = \"7s\""),
+        ("", "[app.web.errors]\nmaintenance.retry_after = \"7s\""),
+        ("", "[app.web.errors]\nmaintenance.page = \"a.html\""),
+        ("", "[app.web.errors]\npages.\"5xx\" = \"a.html\""),
         ("", "[app.web.headers]\nrequest.remove = [\"x\"]"),
         ("", "[app.web.headers]\nresponse.remove = [\"x\"]"),
         ("", "[app.web.headers]\nresponse.set.x = \"y\""),
@@ -386,6 +399,8 @@ fn the_examples_load_and_the_full_one_has_every_key() {
     missing.retain(|key| {
         !key.starts_with(".app.*.service.*.health.")
             && !key.starts_with(".app.*.service.*.timeouts.")
+            && !key.starts_with(".app.*.service.*.headers.")
+            && !key.starts_with(".app.*.errors.")
             && !key.starts_with(".app.*.service.*.tls.")
             && !key.starts_with(".app.*.limits.")
             // A step by its name; what it takes is shown by others.
@@ -446,7 +461,7 @@ fn the_schema_refuses_what_the_reader_refuses() {
     for text in [
         "[serverr]",
         "[server]\nworkers = \"4\"",
-        "[app.web.health]\nkind = \"grpc\"",
+        "[app.web.health]\nkind = \"icmp\"",
         "[app.web.switch]\nverify = 101",
     ] {
         let text = format!("{BASE}{text}");
