@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 pub(super) use edge::{Errors, IdFrom, Problem, Respond, Trace};
-pub(super) use traffic::{Affinity, Aim, Hold, Preview, Rule, RuleColor};
+pub(super) use traffic::{Affinity, Aim, Failover, Hold, Preview, Rule, RuleColor};
 
 /// A value and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -338,6 +338,8 @@ pub(super) struct App {
     pub(super) preview: Option<Preview>,
     /// Conditions that send requests to a color; the first that holds wins.
     pub(super) rule: Option<Vec<Rule>>,
+    /// Whether the standby takes over from a dead color by itself.
+    pub(super) failover: Failover,
     /// What may wait during a hold.
     pub(super) hold: Hold,
 }

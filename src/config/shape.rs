@@ -398,7 +398,6 @@ fn not_built(path: &[&str]) -> bool {
         ["app", _, key] => [
             "retry",
             "balance",
-            "failover",
             "skew",
             "mirror",
             "warmup",

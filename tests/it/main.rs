@@ -14,6 +14,7 @@ mod basics;
 mod bodies;
 mod corpus;
 mod deploy;
+mod failover;
 mod harness;
 mod headers;
 mod hold;
