@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::rollout::{ByColor, Color};
 use crate::tls;
+use crate::wire::preamble;
 
 pub use deploy::{CommandLine, Deploy, OnFailure, SmokeProbe, Step, StepKind, Work};
 pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
@@ -218,6 +219,8 @@ pub struct App {
     pub headers: Headers,
     /// `[app.NAME.errors]`
     pub errors: Errors,
+    /// Connections to its endpoints begin with a PROXY header of this version.
+    pub send_proxy_protocol: Option<preamble::Version>,
     /// `[app.NAME.switch]`
     pub switch: Switch,
     /// `[app.NAME.deploy]`

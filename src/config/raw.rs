@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-pub(super) use edge::{Errors, IdFrom, Problem, Respond, Trace};
+pub(super) use edge::{Errors, IdFrom, Problem, ProxyVersion, Respond, Trace};
 pub(super) use traffic::{Affinity, Aim, Failover, Hold, Preview, Rule, RuleColor};
 
 /// A value and where it is written.
@@ -326,6 +326,8 @@ pub(super) struct App {
     pub(super) headers: Headers,
     /// Over those of [errors], key by key.
     pub(super) errors: Errors,
+    /// Connections to its endpoints begin with a PROXY header that names the client.
+    pub(super) send_proxy_protocol: Option<At<ProxyVersion>>,
     /// How TLS is spoken to `https://` endpoints.
     pub(super) tls: UpstreamTls,
     /// What a switch needs.
