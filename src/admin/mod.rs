@@ -16,6 +16,7 @@ mod openapi;
 mod problem;
 mod reads;
 mod request;
+mod rollouts;
 mod routes;
 mod server;
 mod show;

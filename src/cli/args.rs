@@ -60,7 +60,7 @@ pub(super) struct Common {
     /// Say what would happen, and do nothing
     #[arg(long, global = true)]
     pub dry_run: bool,
-    /// Also wait this long, until the old color has drained (probe: until it is healthy)
+    /// Also wait this long, until guard and rollout are over and the old color has drained (probe: until it is healthy)
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
     pub wait: Option<Duration>,
     /// Although health or a gate refuses; needs --reason
@@ -150,6 +150,23 @@ pub(super) enum Verb {
     /// Who holds the app for a deploy
     #[command(subcommand)]
     Lease(Lease),
+    /// A switch in steps, with gates between them
+    #[command(subcommand)]
+    Rollout(Rollout),
+    /// Say yes to a gate that waits for an operator, or no
+    Approve {
+        /// The gate; not needed when only one waits
+        gate: Option<String>,
+        /// No instead of yes
+        #[arg(long)]
+        deny: bool,
+    },
+    /// Wait until the guard's bake and any rollout are over: exit 0 went well, 9 taken back, 5 still under way
+    Wait {
+        /// How long
+        #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = duration)]
+        timeout: Duration,
+    },
     /// Say what runs in a color
     #[command(subcommand)]
     Endpoints(Endpoints),
@@ -280,6 +297,33 @@ pub(super) enum Lease {
     Show,
     /// End the hold; that deploy stops after the command it is running
     Break,
+}
+
+/// `rollout`
+#[derive(Debug, Subcommand)]
+pub(super) enum Rollout {
+    /// Begin one
+    Start {
+        /// The color that gains; default: whichever is not active
+        to: Option<Target>,
+        /// WEIGHT[:PAUSE], with a comma between them, like 10:5m,50:approval,100; default: those of the config
+        #[arg(long, value_name = "STEPS", value_delimiter = ',', value_parser = step)]
+        steps: Vec<(u8, Option<String>)>,
+    },
+    /// The next step now
+    Promote {
+        /// All the way
+        #[arg(long)]
+        full: bool,
+    },
+    /// Stop the clock; the share stays
+    Pause,
+    /// Go on
+    Resume,
+    /// Take the share away
+    Abort,
+    /// How far it is
+    Status,
 }
 
 /// A color on the command line.
@@ -454,6 +498,10 @@ impl Verb {
             Self::Smoke { .. } => ("smoke", server),
             Self::Retire => ("retire", server),
             Self::Lease(_) => ("lease", server),
+            Self::Rollout(Rollout::Status) => ("rollout status", server),
+            Self::Rollout(_) => ("rollout", Takes { wait: true, ..change }),
+            Self::Approve { .. } => ("approve", server),
+            Self::Wait { .. } => ("wait", server),
             Self::Endpoints(_) => ("endpoints", change),
             Self::Hold { .. } => ("hold", change),
             Self::Release => ("release", change),
@@ -497,6 +545,27 @@ fn share(text: &str) -> Result<(Color, u8), String> {
         .filter(|percent| *percent <= 100)
         .map(|percent| (color, percent))
         .ok_or_else(|| "a share is a whole number from 0 to 100".to_owned())
+}
+
+/// `10:5m`, `50:approval`, `100`
+fn step(text: &str) -> Result<(u8, Option<String>), String> {
+    let (weight, pause) = match text.split_once(':') {
+        Some((weight, pause)) => (weight, Some(pause)),
+        None => (text, None),
+    };
+    let weight = weight
+        .trim_end_matches('%')
+        .parse()
+        .ok()
+        .filter(|weight| (1..=100).contains(weight));
+    let weight =
+        weight.ok_or_else(|| "a step is WEIGHT[:PAUSE], like 10:5m; a weight is 1 to 100".to_owned())?;
+    if let Some(pause) = pause
+        && pause != "approval"
+    {
+        config::parse_duration(pause).map_err(|why| format!("a pause is a time or `approval`: {why}"))?;
+    }
+    Ok((weight, pause.map(str::to_owned)))
 }
 
 fn header(text: &str) -> Result<(String, String), String> {

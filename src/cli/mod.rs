@@ -9,6 +9,7 @@ mod operate;
 mod output;
 mod progress;
 mod remote;
+mod rollouts;
 mod server;
 mod tables;
 
@@ -137,6 +138,9 @@ async fn ask(
         Verb::Switch { to, .. } => operate::switch(remote, to.as_str()).await,
         Verb::Rollback { .. } => operate::rollback(remote).await,
         Verb::Weight { shares } => operate::weight(remote, shares).await,
+        Verb::Rollout(verb) => rollouts::rollout(remote, verb).await,
+        Verb::Approve { gate, deny } => rollouts::approve(remote, gate.as_deref(), *deny).await,
+        Verb::Wait { timeout } => rollouts::wait(remote, *timeout).await,
         Verb::Endpoints(verb) => operate::endpoints(remote, verb).await,
         Verb::Drain { color } => operate::drain(remote, color.0).await,
         Verb::WaitDrained { color, timeout } => operate::wait_drained(remote, color.0, *timeout).await,

@@ -91,6 +91,16 @@ fn remarks(app: &dto::App) -> Vec<String> {
             app.spilled
         ));
     }
+    if let Some(bake) = app
+        .bake
+        .as_ref()
+        .filter(|bake| bake.phase != "passed" && bake.phase != "ended")
+    {
+        remarks.push(super::rollouts::bake_line(bake));
+    }
+    if let Some(rollout) = app.rollout.as_ref().filter(|rollout| rollout.phase != "done") {
+        remarks.extend(super::rollouts::rollout_lines(rollout));
+    }
     if let Some(hold) = &app.hold {
         remarks.push(format!(
             "HOLD since {}, at most {} s, {} waiting",

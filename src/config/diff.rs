@@ -1,5 +1,6 @@
 //! What differs between two configurations, in the words of the file.
 
+mod policy;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -326,9 +327,9 @@ fn app(app: &App, above: &Errors) -> Flat {
     errors(&key("errors"), &app.errors, &mut own);
     errors(&key("errors"), above, &mut of_all);
     flat.add_where_not(own, &of_all);
-    flat.put(
+    flat.list(
         &key("switch.require"),
-        if app.switch.require_healthy { "healthy" } else { "" },
+        app.switch.require.iter().map(super::Requirement::as_str),
     );
     let sends = app.send_proxy_protocol;
     flat.put(
@@ -337,6 +338,7 @@ fn app(app: &App, above: &Errors) -> Flat {
     );
     flat.put(&key("switch.verify"), app.switch.verify);
     traffic::traffic(&app.name, &app.traffic, &mut flat);
+    policy::policy(&key, &app.policy, &mut flat);
     flat
 }
 

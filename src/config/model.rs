@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::policy::{Notify, Policy, Requirement};
 use crate::rollout::{ByColor, Color};
 use crate::tls;
 use crate::wire::preamble;
@@ -38,6 +39,8 @@ pub struct Config {
     pub errors: Errors,
     /// `[log]`
     pub log: Log,
+    /// `[[notify]]`
+    pub notify: Vec<Notify>,
     /// `[app.NAME]`, by name, at least one.
     pub apps: BTreeMap<String, App>,
 }
@@ -227,6 +230,8 @@ pub struct App {
     pub deploy: Deploy,
     /// What chooses between its colors.
     pub traffic: Traffic,
+    /// Gates, guard and rollouts.
+    pub policy: Policy,
 }
 
 /// A host that an app answers to, in lower case, without a port.
@@ -636,10 +641,10 @@ pub enum HostHeader {
 }
 
 /// `[app.NAME.switch]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Switch {
-    /// `require = ["healthy"]`: a switch needs a healthy target.
-    pub require_healthy: bool,
+    /// What a switch needs, in the order in which it is asked.
+    pub require: Vec<Requirement>,
     /// Requests through our own listener that prove a switch; 0 = off.
     pub verify: u32,
 }

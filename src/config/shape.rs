@@ -294,12 +294,6 @@ impl Shape<'_, '_, '_> {
                 .error(span, "not_built", message, "use `http/1.1` alone".to_owned());
             return false;
         }
-        if path.ends_with(&["switch", "require"]) {
-            let message = format!("no gate is called {}", quoted(text));
-            let hint = "only `healthy` is built in this version".to_owned();
-            self.findings.error(span, "bad_value", message, hint);
-            return false;
-        }
         let list = names()
             .map(|name| format!("`{name}`"))
             .collect::<Vec<_>>()
@@ -393,7 +387,7 @@ impl Shape<'_, '_, '_> {
 /// Whether interface.md documents the key but nothing acts on it yet.
 fn not_built(path: &[&str]) -> bool {
     match path {
-        ["fleet" | "notify"] => true,
+        ["fleet"] => true,
         ["limits", "h2_streams"] | ["app", _, "limits", "h2_streams"] => true,
         ["app", _, key] => [
             "retry",
@@ -401,9 +395,6 @@ fn not_built(path: &[&str]) -> bool {
             "skew",
             "mirror",
             "warmup",
-            "guard",
-            "rollout",
-            "gate",
             "revision_header",
             "revision_json",
         ]

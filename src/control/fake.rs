@@ -124,6 +124,23 @@ async fn answer(fake: Fake, mut inbox: mpsc::Receiver<Message>) {
                 let refused = state.wait_refusals.pop_front().map_or(Ok(()), Err);
                 drop(reply.send(refused.map(|()| drained)));
             }
+            Message::WaitSettled(app, wait, reply) => {
+                state.waits.push((app, Color::Green, wait));
+                let settled = super::Settled {
+                    app: "web".to_owned(),
+                    settled: true,
+                    active: Color::Green,
+                    generation: 43,
+                    bake: state.overview.apps.first().and_then(|app| app.bake.clone()),
+                    rollout: None,
+                };
+                let refused = state.wait_refusals.pop_front().map_or(Ok(()), Err);
+                drop(reply.send(refused.map(|()| settled)));
+            }
+            Message::Approve { gate, reply, .. } => {
+                let name = gate.unwrap_or_else(|| "manual".to_owned());
+                drop(reply.send(state.refusal().map(|()| name)));
+            }
             Message::Probe(_, color, reply) => {
                 let healthy = state.healthy;
                 let probed = Probed {
@@ -203,6 +220,8 @@ impl State {
             from,
             weight: 0,
             verify: (switch && changed && !ask.dry_run).then_some(Verify::Verified { requests: 3 }),
+            gates: Vec::new(),
+            bakes_until: None,
             warnings: Vec::new(),
             repeated: false,
         })
@@ -239,6 +258,8 @@ fn app(name: &str) -> AppView {
         maintenance: None,
         operation: None,
         lease: None,
+        bake: None,
+        rollout: None,
         file_wants: None,
         rollback: Err("green was never active".to_owned()),
         degraded: None,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::ask::{Ask, Intent, Refusal};
+use super::ask::{Ask, Intent, Refusal, RolloutAsk};
 use super::controller::{Controller, Slot};
 use super::view::EventKind;
 use crate::rollout::Actor;
@@ -103,7 +103,10 @@ impl Controller {
     pub(super) fn check_lease(&self, app: &str, ask: &Ask) -> Result<(), Refusal> {
         let guarded = matches!(
             ask.intent,
-            Intent::Switch { .. } | Intent::Weight { .. } | Intent::SetEndpoints { .. }
+            Intent::Switch { .. }
+                | Intent::Weight { .. }
+                | Intent::SetEndpoints { .. }
+                | Intent::Rollout(RolloutAsk::Start { .. })
         );
         if !guarded || ask.dry_run {
             return Ok(());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::settle::{BakeView, RolloutView};
 use crate::rollout::{Actor, ByColor, Color};
 use crate::upstream::{Health, ProbeReport};
 
@@ -68,6 +69,10 @@ pub struct AppView {
     pub operation: Option<String>,
     /// Who holds the app for a deploy.
     pub lease: Option<super::LeaseView>,
+    /// The newest bake.
+    pub bake: Option<BakeView>,
+    /// The newest rollout.
+    pub rollout: Option<RolloutView>,
     /// What the file says (`active = …`) when reality differs.
     pub file_wants: Option<Color>,
     /// Whether `rollback` would work now, or why not.
@@ -210,6 +215,12 @@ pub enum EventKind {
     StoreFailed,
     /// A deploy began or ended.
     Deploy,
+    /// The guard evaluated, warned, or ended a bake.
+    Guard,
+    /// A gate said something, or waits for an operator.
+    Gate,
+    /// How far a rollout is.
+    Rollout,
 }
 
 impl EventKind {
@@ -225,6 +236,9 @@ impl EventKind {
             Self::ReloadFailed => "reload_failed",
             Self::StoreFailed => "store_failed",
             Self::Deploy => "deploy",
+            Self::Guard => "guard",
+            Self::Gate => "gate",
+            Self::Rollout => "rollout",
         }
     }
 }

@@ -234,6 +234,14 @@ fn may_retire(app: &dto::App, old: Color) -> Result<(), String> {
             state.share
         ));
     }
+    if let Some(bake) = app.bake.as_ref().filter(|bake| bake.phase == "watching") {
+        return Err(format!(
+            "the guard watches {} and would go back to {old}: `cutover wait` waits for its end ({:.0} of {:.0} s)",
+            Color::from(bake.to),
+            bake.watched_seconds,
+            bake.length_seconds
+        ));
+    }
     if state.streams > 0 {
         return Err(format!(
             "{old} still keeps {} streams; they end by [app.{}.drain] streams",

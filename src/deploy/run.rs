@@ -179,6 +179,7 @@ impl<'a> Run<'a> {
             server,
             color,
             told_revision: false,
+            switched: None,
             smoked: None,
             logs: Vec::new(),
             folder: &self.folder,
@@ -200,6 +201,8 @@ pub(super) struct Job<'a> {
     pub color: Color,
     /// The server knows the revision of the target.
     pub told_revision: bool,
+    /// The generation that the switch made.
+    pub switched: Option<u64>,
     /// What the smoke step found, for the question before the switch.
     pub smoked: Option<String>,
     /// The last lines of `on_failure.logs`.

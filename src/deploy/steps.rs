@@ -42,7 +42,7 @@ impl Job<'_> {
             StepKind::Smoke => self.smoke(step).await.map(Ended::Done),
             StepKind::Approve => self.approve().await.map(Ended::Done),
             StepKind::Switch => self.switch().await.map(Ended::Done),
-            StepKind::Bake => Ok(Ended::Skipped("no guard watches in this version".to_owned())),
+            StepKind::Bake => self.bake(step).await,
             StepKind::StopOld => self.stop_old(step).await,
         }
     }
@@ -353,6 +353,7 @@ impl Job<'_> {
         let reason = self.reason();
         let key = format!("deploy-{}", self.server.lease);
         let outcome = self.server.switch(self.color, &reason, &key).await?;
+        self.switched = Some(outcome.generation);
         for warning in &outcome.warnings {
             (self.show)(Event::Note(format!("warning: {warning}")));
         }
@@ -367,6 +368,39 @@ impl Job<'_> {
             true => format!("generation {}{proof}", outcome.generation),
             false => format!("{} was active already", self.color),
         })
+    }
+
+    /// Until the guard has seen enough; what it takes back is exit 9.
+    async fn bake(&mut self, step: &Step) -> Result<Ended, Trouble> {
+        let began = Instant::now();
+        let mut told = String::new();
+        loop {
+            let app = self.server.app().await?;
+            let ours = app.bake.filter(|bake| {
+                Color::from(bake.to) == self.color
+                    && self.switched.is_none_or(|generation| bake.of >= generation)
+            });
+            let Some(bake) = ours else {
+                return Ok(Ended::Skipped("no guard watches it".to_owned()));
+            };
+            if bake.note != told {
+                (self.show)(Event::Note(format!("{}: {}", bake.phase, bake.note)));
+                told.clone_from(&bake.note);
+            }
+            match bake.phase.as_str() {
+                "watching" | "rollback_blocked" => {}
+                "rolled_back" => {
+                    let text = format!("the guard took {} back: {}", self.color, bake.note);
+                    return Err(Trouble::Here(Exit::RolledBack, text));
+                }
+                phase => return Ok(Ended::Done(format!("{phase}; {}", bake.note))),
+            }
+            if step.timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
+                let text = format!("the guard still watches {}; `cutover wait` waits on", self.color);
+                return Err(Trouble::Here(Exit::StillRunning, text));
+            }
+            self.waiting(tokio::time::sleep(PROBE_PAUSE)).await?;
+        }
     }
 
     /// Wait until the old color has drained, then stop it.

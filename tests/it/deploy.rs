@@ -378,11 +378,14 @@ fn smoke_probes_ask_the_target_and_hand_values_on() {
     let green = Backend::handler(app);
     let proxy = Proxy::of(&blue, &green);
     let desk = Desk::at(&proxy, &blue, &green, &PROBES.replace("WANTED", "5"));
-    let done = desk.cutover(&["deploy", "green", "--yes"]).expect(0).says(&[
-        "1/2 GET /api/code → 200 in",
-        "2/2 POST /api/login?code=77-ab → 201 in",
-        "2 of 2 probes passed",
-    ]);
+    let done = desk
+        .cutover(&["deploy", "green", "--yes", "--until", "switch"])
+        .expect(0)
+        .says(&[
+            "1/2 GET /api/code → 200 in",
+            "2/2 POST /api/login?code=77-ab → 201 in",
+            "2 of 2 probes passed",
+        ]);
     assert!(!format!("{done:?}").contains("s3cr3t"), "{done:#?}");
     assert_eq!(proxy.says(), "green");
     proxy.switch("blue");
@@ -395,7 +398,7 @@ fn smoke_probes_ask_the_target_and_hand_values_on() {
         "serving: blue, unchanged",
     ]);
     assert_eq!(proxy.says(), "blue");
-    desk.cutover(&["deploy", "green", "--yes", "--skip-smoke"])
+    desk.cutover(&["deploy", "green", "--yes", "--skip-smoke", "--until", "switch"])
         .expect(0)
         .says(&["smoke green … skipped: --skip-smoke"]);
 }
@@ -486,7 +489,7 @@ fn a_color_is_retired_once_it_is_empty_and_comes_back_for_a_rollback() {
     let (up_blue, up_green) = (folder.path().join("up-blue"), folder.path().join("up-green"));
     std::fs::write(&up_blue, "").unwrap();
     let (blue, green) = (slot(&up_blue, "blue"), slot(&up_green, "green"));
-    let proxy = Proxy::of(&blue, &green);
+    let proxy = Setup::new().colors(&blue, &green, "guard.bake = \"0\"\n").start();
     let deploy = SLOTS.replace("up-", &format!("{}/up-", folder.path().display()));
     let desk = Desk::at(&proxy, &blue, &green, &deploy);
 

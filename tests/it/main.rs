@@ -15,6 +15,8 @@ mod bodies;
 mod corpus;
 mod deploy;
 mod failover;
+mod gates;
+mod guarding;
 mod harness;
 mod headers;
 mod hold;

@@ -125,14 +125,14 @@ impl AppBuild<'_, '_, '_, '_> {
             }),
             traffic: self.build.traffic(raw),
             switch: Switch {
-                // `healthy` is the only requirement that can be written.
-                require_healthy: raw.switch.require.as_ref().is_none_or(|list| !list.is_empty()),
+                require: self.build.require(raw),
                 verify: raw
                     .switch
                     .verify
                     .as_ref()
                     .map_or(3, |at| u32::try_from(*at.get()).unwrap_or(3)),
             },
+            policy: self.build.policy(raw),
         }
     }
 

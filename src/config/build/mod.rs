@@ -8,6 +8,7 @@ mod health;
 mod listeners;
 mod origin;
 mod parts;
+mod policy;
 mod rules;
 mod traffic;
 
@@ -64,6 +65,8 @@ pub(super) fn build(
     }
     matches.settle(&mut build);
     build.compat_file(&file.server, apps.len());
+    let names: Vec<&str> = apps.keys().map(String::as_str).collect();
+    let notify = build.notify(file.notify.as_deref().unwrap_or_default(), &names);
     Config {
         server,
         admin,
@@ -71,6 +74,7 @@ pub(super) fn build(
         limits,
         errors: errors.over_defaults(),
         log,
+        notify,
         apps,
     }
 }

@@ -4,6 +4,7 @@ mod deploy;
 mod files;
 mod meaning;
 mod mistakes;
+mod policy;
 mod traffic;
 mod values;
 
