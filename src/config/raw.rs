@@ -243,8 +243,8 @@ pub(super) struct Tls {
     /// The oldest version that is spoken.
     #[schemars(extend("default" = "1.2"))]
     pub(super) min_version: Option<At<TlsVersion>>,
-    /// Protocols offered to clients.
-    #[schemars(extend("minItems" = 1, "default" = ["http/1.1"]))]
+    /// Protocols offered to clients, the best first.
+    #[schemars(extend("minItems" = 1, "default" = ["h2", "http/1.1"]))]
     pub(super) alpn: Option<Vec<Alpn>>,
     /// Clients must show a certificate that this PEM file's have signed; read at start.
     pub(super) client_ca: Option<At<String>>,
@@ -273,6 +273,8 @@ pub(super) enum TlsVersion {
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 pub(super) enum Alpn {
+    #[serde(rename = "h2")]
+    Http2,
     #[serde(rename = "http/1.1")]
     Http1,
 }
@@ -295,6 +297,9 @@ pub(super) struct Limits {
     /// Open client connections; 0 = from the file descriptor limit.
     #[schemars(range(min = 0, max = 10_000_000), extend("default" = 0))]
     pub(super) connections: Option<At<i64>>,
+    /// Requests at once over one HTTP/2 connection.
+    #[schemars(range(min = 1, max = 100_000), extend("default" = 256))]
+    pub(super) h2_streams: Option<At<i64>>,
     /// From accept to the first complete request head, TLS handshake included.
     #[schemars(extend("default" = "10s"))]
     pub(super) client_header_timeout: Option<At<DurationText>>,

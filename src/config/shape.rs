@@ -287,13 +287,6 @@ impl Shape<'_, '_, '_> {
         if names().any(|name| name == text) {
             return true;
         }
-        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
-        if path.ends_with(&["tls", "alpn"]) && text == "h2" {
-            let message = "HTTP/2 (`h2`) is not built in this version".to_owned();
-            self.findings
-                .error(span, "not_built", message, "use `http/1.1` alone".to_owned());
-            return false;
-        }
         let list = names()
             .map(|name| format!("`{name}`"))
             .collect::<Vec<_>>()
@@ -388,7 +381,6 @@ impl Shape<'_, '_, '_> {
 fn not_built(path: &[&str]) -> bool {
     match path {
         ["fleet"] => true,
-        ["limits", "h2_streams"] | ["app", _, "limits", "h2_streams"] => true,
         ["app", _, key] => [
             "retry",
             "balance",

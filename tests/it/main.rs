@@ -20,6 +20,8 @@ mod guarding;
 mod harness;
 mod headers;
 mod hold;
+mod http2;
+mod http2_ends;
 mod interim;
 mod lifecycle;
 mod limits;
