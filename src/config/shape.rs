@@ -384,8 +384,6 @@ fn not_built(path: &[&str]) -> bool {
         ["app", _, key] => [
             "retry",
             "balance",
-            "skew",
-            "mirror",
             "warmup",
             "revision_header",
             "revision_json",
