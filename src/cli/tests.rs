@@ -706,3 +706,44 @@ fn a_line_an_app_for_pipes() {
         "web  active blue  generation 42  blue healthy  green not healthy"
     );
 }
+
+#[test]
+fn wait_says_how_it_ended() {
+    use crate::rollout::BakePhase;
+    let server = web();
+    assert_eq!(cutover(&server, "wait").exit, Exit::Done, "nothing is under way");
+    for (phase, exit, said) in [
+        (
+            BakePhase::Watching,
+            Exit::StillRunning,
+            "guard watches green, 12 of 300 s",
+        ),
+        (
+            BakePhase::Blocked,
+            Exit::StillRunning,
+            "GUARD CANNOT GO BACK to blue",
+        ),
+        (
+            BakePhase::RolledBack,
+            Exit::RolledBack,
+            "guard took green back to blue: it failed",
+        ),
+        (BakePhase::Insufficient, Exit::Done, "nobody can say"),
+        (BakePhase::Passed, Exit::Done, "bake of green passed"),
+        (BakePhase::Ended, Exit::Done, "traffic was moved by hand"),
+    ] {
+        server.fake.state().overview.apps[0].bake = Some(crate::control::BakeView {
+            phase,
+            of: 43,
+            from: Color::Blue,
+            to: Color::Green,
+            since: jiff::Timestamp::UNIX_EPOCH,
+            length: Duration::from_secs(300),
+            watched: Duration::from_secs(12),
+            note: "it failed".to_owned(),
+        });
+        let ended = cutover(&server, "wait --timeout 1s");
+        assert_eq!(ended.exit, exit, "{phase:?} {ended:?}");
+        assert!(ended.err.contains(said), "{phase:?} {ended:?}");
+    }
+}

@@ -126,12 +126,13 @@ async fn answer(fake: Fake, mut inbox: mpsc::Receiver<Message>) {
             }
             Message::WaitSettled(app, wait, reply) => {
                 state.waits.push((app, Color::Green, wait));
+                let bake = state.overview.apps.first().and_then(|app| app.bake.clone());
                 let settled = super::Settled {
                     app: "web".to_owned(),
-                    settled: true,
+                    settled: !bake.as_ref().is_some_and(|bake| bake.phase.runs()),
                     active: Color::Green,
                     generation: 43,
-                    bake: state.overview.apps.first().and_then(|app| app.bake.clone()),
+                    bake,
                     rollout: None,
                 };
                 let refused = state.wait_refusals.pop_front().map_or(Ok(()), Err);

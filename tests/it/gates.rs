@@ -220,13 +220,11 @@ fn a_rollout_goes_from_step_to_step_to_the_switch() {
         verbs.ends_with(&["rollout start", "weight", "weight", "switch"].map(str::to_owned)),
         "{verbs:?}"
     );
-    assert_eq!(
-        proxy.metric(
-            "cutover_switches_total",
-            &["trigger=\"rollout\"", "result=\"done\""]
-        ),
-        1.0
-    );
+    // Counted when it has proven itself, which is after it is in force.
+    let labels = ["trigger=\"rollout\"", "result=\"done\""];
+    until("the switch is counted", || {
+        proxy.metric("cutover_switches_total", &labels) == 1.0
+    });
 }
 
 #[test]
