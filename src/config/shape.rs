@@ -381,7 +381,7 @@ impl Shape<'_, '_, '_> {
 fn not_built(path: &[&str]) -> bool {
     match path {
         ["fleet"] => true,
-        ["app", _, key] => ["retry", "balance", "warmup", "revision_header", "revision_json"].contains(key),
+        ["app", _, key] => ["retry", "balance", "warmup", "revision_json"].contains(key),
         [
             "app",
             _,
