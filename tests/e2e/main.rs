@@ -27,6 +27,7 @@ mod crash;
 mod examples;
 mod exits;
 mod faults;
+mod http2;
 mod input;
 mod life;
 mod nginx;
