@@ -3,6 +3,9 @@
 //! Every top-level answer carries `schema`, its name and version. Requests refuse unknown fields; answers are
 //! read tolerantly, so that an older CLI understands a newer server.
 
+mod guard;
+mod lease;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -10,9 +13,8 @@ use utoipa::ToSchema;
 
 use crate::rollout;
 
-mod guard;
-
 pub use guard::*;
+pub use lease::{GiveLease, Lease, LeaseDocument, TakeLease};
 
 /// The versioned names of the top-level answers.
 pub mod schema {
@@ -44,6 +46,8 @@ pub mod schema {
     pub const ROLLOUT: &str = "cutover.rollout/v1";
     /// Of [`super::Probed`].
     pub const PROBE: &str = "cutover.probe/v1";
+    /// Of [`super::LeaseDocument`].
+    pub const LEASE: &str = "cutover.lease/v1";
     /// Of [`super::ConfigText`].
     pub const CONFIG: &str = "cutover.config/v1";
     /// Of [`super::ProblemBody`].
@@ -160,6 +164,9 @@ pub struct App {
     pub maintenance: Option<String>,
     /// What runs, with who started it.
     pub operation: Option<String>,
+    /// Who holds the app for a deploy.
+    #[serde(default)]
+    pub lease: Option<Lease>,
     /// The newest bake: what the guard watches, or how it ended.
     #[serde(default)]
     pub bake: Option<Bake>,

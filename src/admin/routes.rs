@@ -7,14 +7,14 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use http::{HeaderValue, Method, header};
 use tokio::sync::{Semaphore, watch};
 
 use super::auth::{self, Peer, Tokens};
 use super::problem::{Code, Problem};
 use super::request::discard;
-use super::{changes, events, reads, rollouts};
+use super::{changes, events, leases, reads, rollouts};
 use crate::config::Role;
 use crate::control::Handle;
 
@@ -276,6 +276,31 @@ pub(super) static ROUTES: &[Route] = &[
         "Explain",
         "Explained",
         || post(changes::explain),
+    ),
+    read(
+        "/v1/apps/{app}/lease",
+        "Who holds the app for a deploy",
+        "LeaseDocument",
+        &[],
+        || get(leases::show),
+    ),
+    write(
+        Method::PUT,
+        "/v1/apps/{app}/lease",
+        Role::Operator,
+        "Hold the app for a deploy, or go on holding it",
+        "TakeLease",
+        "LeaseDocument",
+        || put(leases::take),
+    ),
+    write(
+        Method::DELETE,
+        "/v1/apps/{app}/lease",
+        Role::Operator,
+        "Give the lease back; without its id: break it",
+        "GiveLease",
+        "LeaseDocument",
+        || delete(leases::give),
     ),
     read(
         "/v1/history",

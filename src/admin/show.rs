@@ -62,6 +62,7 @@ pub(super) fn app(view: &control::AppView) -> dto::App {
         }),
         maintenance: view.maintenance.clone(),
         operation: view.operation.clone(),
+        lease: view.lease.as_ref().map(lease),
         bake: view.bake.as_ref().map(bake),
         rollout: view.rollout.as_ref().map(rollout),
         file_wants: view.file_wants.map(Into::into),
@@ -76,6 +77,15 @@ pub(super) fn app(view: &control::AppView) -> dto::App {
             blue: color(&view.colors.blue),
             green: color(&view.colors.green),
         },
+    }
+}
+
+pub(super) fn lease(view: &control::LeaseView) -> dto::Lease {
+    dto::Lease {
+        what: view.what.clone(),
+        by: view.by.name.clone(),
+        since: time(view.since),
+        expires_in_seconds: view.left.as_secs_f64(),
     }
 }
 

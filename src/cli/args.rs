@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::deploy::Deploy;
 use crate::config;
 use crate::rollout::Color;
 
@@ -123,13 +124,32 @@ pub(super) enum Verb {
     },
     /// Back to the color active before
     #[command(visible_alias = "undo")]
-    Rollback,
+    Rollback {
+        /// First start it, with the `start` of the config file, and wait until it is healthy
+        #[arg(long)]
+        start: bool,
+    },
     /// Give a color a share of the traffic; the other gets the rest
     Weight {
         /// COLOR=PERCENT, like green=10
         #[arg(required = true, num_args = 1..=2, value_name = "COLOR=N", value_parser = share)]
         shares: Vec<(Color, u8)>,
     },
+    /// Deploy: run the steps of the config file, then switch
+    Deploy(Deploy),
+    /// Ask a color with the smoke probes of the config file, or with a command
+    Smoke {
+        /// The color
+        color: ColorName,
+        /// A command that finds the color in $CUTOVER_PREVIEW_URL
+        #[arg(last = true, value_name = "CMD")]
+        command: Vec<String>,
+    },
+    /// Stop the color that does not serve, once it holds no request
+    Retire,
+    /// Who holds the app for a deploy
+    #[command(subcommand)]
+    Lease(Lease),
     /// A switch in steps, with gates between them
     #[command(subcommand)]
     Rollout(Rollout),
@@ -270,6 +290,15 @@ pub(super) enum Endpoints {
     },
 }
 
+/// `lease`
+#[derive(Debug, Subcommand)]
+pub(super) enum Lease {
+    /// Who holds the app, and how long
+    Show,
+    /// End the hold; that deploy stops after the command it is running
+    Break,
+}
+
 /// `rollout`
 #[derive(Debug, Subcommand)]
 pub(super) enum Rollout {
@@ -352,7 +381,7 @@ impl Cli {
     pub(super) fn check(&self) -> Result<(), String> {
         let common = &self.common;
         let (name, takes) = self.verb.takes();
-        if common.force && matches!(self.verb, Verb::Rollback) {
+        if common.force && matches!(self.verb, Verb::Rollback { .. }) {
             return Err(
                 "`rollback` has no --force: it asks no gate. To go back although the target cannot be \
                         reached or was redeployed, say --ignore-health --reason TEXT"
@@ -457,7 +486,7 @@ impl Verb {
             Self::Switch { .. } => ("switch", Takes { wait: true, ..force }),
             Self::Weight { .. } => ("weight", force),
             Self::Drain { .. } => ("drain", Takes { wait: true, ..force }),
-            Self::Rollback => {
+            Self::Rollback { .. } => {
                 let takes = Takes {
                     ignore_health: true,
                     wait: true,
@@ -465,6 +494,10 @@ impl Verb {
                 };
                 ("rollback", takes)
             }
+            Self::Deploy(_) => ("deploy", change),
+            Self::Smoke { .. } => ("smoke", server),
+            Self::Retire => ("retire", server),
+            Self::Lease(_) => ("lease", server),
             Self::Rollout(Rollout::Status) => ("rollout status", server),
             Self::Rollout(_) => ("rollout", Takes { wait: true, ..change }),
             Self::Approve { .. } => ("approve", server),

@@ -122,7 +122,8 @@ fn what_makes_no_sense_is_exit_2_and_says_why() {
         ("status --token-file /no/such/file", "--token-file: /no/such/file"),
         ("endpoints set green --admin unix:/x", ""),
         ("upgrade", "unrecognized"),
-        ("deploy", "unrecognized"),
+        ("deploy --no-switch --auto-switch", "cannot be used with"),
+        ("lease", "Usage"),
     ] {
         let ended = cutover_in(&[], line);
         let expected = if line.contains("unix:/x") && line.starts_with("endpoints") {
@@ -423,7 +424,7 @@ fn exit_9_rolled_back_and_10_nothing_warm() {
 #[test]
 fn numbers_are_the_interface() {
     let numbers: Vec<_> = Exit::ALL.iter().map(|exit| exit.number()).collect();
-    assert_eq!(numbers, (0..=10).collect::<Vec<_>>());
+    assert_eq!(numbers, (0..=11).chain([130]).collect::<Vec<_>>());
 }
 
 #[test]
@@ -557,7 +558,7 @@ web  active ■ blue  generation 42  since 2026-11-21T06:00:00.000Z  rollback: r
   7 requests for the candidate went to the active color: it had nothing healthy
   MAINTENANCE: back soon
   running: switch by ci
-  the file says active = green, reality differs
+  the file says active = green, reality differs: `cutover switch green` makes it so, or change the file
   DEGRADED, the stored state was damaged: line 3
   COLOR    ROLE     SHARE  IN-FLIGHT     REVISION  SERVICE  ENDPOINT        HEALTH
   ■ blue   active   100 %  3 (1 stream)  abc       web      127.0.0.1:8001  ✔ healthy, 200 in 4.2 ms

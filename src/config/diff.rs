@@ -280,6 +280,13 @@ fn app_changes(
     lines: &mut Vec<(String, bool)>,
 ) {
     compare(&app(old, old_errors), &app(new, new_errors), lines);
+    if old.deploy != new.deploy {
+        // Hooks may hold secrets, and the server runs none: that something differs is enough.
+        lines.push((
+            format!("app.{}.deploy: changed (for `cutover deploy`)", new.name),
+            false,
+        ));
+    }
     let names: BTreeSet<&String> = old.services.keys().chain(new.services.keys()).collect();
     for name in names {
         let key = format!("app.{}.service.{name}", new.name);

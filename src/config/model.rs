@@ -3,6 +3,7 @@
 //! Built from [`super::raw`] only; building it *is* the validation. Defaults are those of the reference
 //! (`config/full.toml` shows every key).
 
+mod deploy;
 mod edge;
 mod rules;
 mod traffic;
@@ -18,6 +19,7 @@ use crate::rollout::{ByColor, Color};
 use crate::tls;
 use crate::wire::preamble;
 
+pub use deploy::{CommandLine, Deploy, OnFailure, SmokeProbe, Step, StepKind, Work};
 pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
 pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
 pub use traffic::{AffinityKey, Aim, Hold, Mirror, Preview, SkewPath, Traffic};
@@ -226,6 +228,8 @@ pub struct App {
     pub send_proxy_protocol: Option<preamble::Version>,
     /// `[app.NAME.switch]`
     pub switch: Switch,
+    /// `[app.NAME.deploy]`
+    pub deploy: Deploy,
     /// What chooses between its colors.
     pub traffic: Traffic,
     /// Gates, guard and rollouts.

@@ -3,6 +3,7 @@
 //! The JSON Schema made from these structs is also what `shape` checks keys, types, names and ranges with, so a
 //! key exists exactly when it is here. A key that nothing reads yet does not belong here.
 
+pub(super) mod deploy;
 mod edge;
 pub(super) mod policy;
 mod traffic;
@@ -344,6 +345,8 @@ pub(super) struct App {
     pub(super) tls: UpstreamTls,
     /// What a switch needs.
     pub(super) switch: Switch,
+    /// What `cutover deploy` does.
+    pub(super) deploy: deploy::Deploy,
     /// Who a client is.
     pub(super) affinity: Affinity,
     /// Reach a color on purpose; without this table nobody can.

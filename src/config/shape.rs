@@ -314,6 +314,10 @@ impl Shape<'_, '_, '_> {
 
     /// The text with each `${NAME}` replaced; `$${` stands for `${`. None after a mistake.
     fn expand(&mut self, text: &str, span: &Range<usize>) -> Option<String> {
+        // Of a deploy, `${VAR}` is the environment's of whoever runs the step (`build::deploy`).
+        if self.path.len() > 3 && self.path[0] == "app" && self.path[2] == "deploy" {
+            return Some(text.to_owned());
+        }
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         let mut good = true;
@@ -377,7 +381,7 @@ impl Shape<'_, '_, '_> {
 fn not_built(path: &[&str]) -> bool {
     match path {
         ["fleet"] => true,
-        ["app", _, key] => ["retry", "balance", "warmup", "deploy", "revision_json"].contains(key),
+        ["app", _, key] => ["retry", "balance", "warmup", "revision_json"].contains(key),
         [
             "app",
             _,
@@ -413,7 +417,12 @@ fn elsewhere(path: &[&str]) -> Option<String> {
 
 fn expected(schema: &Value) -> &'static str {
     match schema.get("type") {
-        Some(Value::Array(_)) => "a string or an integer",
+        Some(Value::Array(kinds)) => match kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>()[..] {
+            ["string", "array"] => "a string or an array",
+            ["boolean", "string"] => "a boolean or a string",
+            ["object", "array"] => "a table or an array of tables",
+            _ => "a string or an integer",
+        },
         Some(Value::String(kind)) => match kind.as_str() {
             "string" => "a string",
             "integer" => "an integer",

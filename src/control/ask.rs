@@ -23,6 +23,8 @@ pub struct Ask {
     pub reason: String,
     /// Repeats the first answer for the same key.
     pub idempotency_key: Option<String>,
+    /// The secret of the lease under which this is asked.
+    pub lease: Option<String>,
     /// Say what would happen, and do nothing.
     pub dry_run: bool,
 }

@@ -22,6 +22,7 @@ use super::gates::Approvals;
 use super::guard::Guarding;
 use super::handle::{Handle, Message};
 use super::idempotency::Answers;
+use super::lease::Lease;
 use super::view::{ConfigView, Event, EventKind, HistoryEntry};
 use super::windows::Sampler;
 use crate::config::{self, Config};
@@ -132,6 +133,10 @@ pub(super) struct Slot {
     pub(super) line: Rc<tokio::sync::Mutex<()>>,
     /// What runs outside of a commit: a gate, a proof.
     pub(super) operation: Option<(String, String)>,
+    /// Who holds the app for a deploy.
+    pub(super) lease: Option<Lease>,
+    /// The lease that was broken last, and by whom: its holder shall not take it again.
+    pub(super) lease_broken: Option<(String, String)>,
     /// The stored state is in doubt.
     pub(super) degraded: Option<String>,
     /// The app answers 503 for this reason: its first color is undecided, or its state is lost.
@@ -154,6 +159,8 @@ impl Slot {
             state,
             line: Rc::default(),
             operation: None,
+            lease: None,
+            lease_broken: None,
             degraded: None,
             closed: None,
             undurable: None,

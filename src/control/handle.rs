@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Ask, Event, HistoryEntry, Outcome, Overview, Refusal, Settled};
+use super::{Ask, Event, HistoryEntry, LeaseAsk, LeaseView, Outcome, Overview, Refusal, Settled};
 use crate::config::Aim;
 use crate::control::Probe;
 use crate::rollout::{Actor, Color};
@@ -36,6 +36,12 @@ pub(super) enum Message {
     },
     Probe(Option<String>, Color, Reply<Result<Probed, Refusal>>),
     ConfigText(Reply<String>),
+    Lease(
+        Option<String>,
+        LeaseAsk,
+        Actor,
+        Reply<Result<Option<LeaseView>, Refusal>>,
+    ),
     PreviewToken(
         Option<String>,
         Aim,
@@ -252,6 +258,19 @@ impl Handle {
     /// The app is not known.
     pub async fn probe(&self, app: Option<String>, color: Color) -> Result<Probed, Refusal> {
         self.send(|reply| Message::Probe(app, color, reply)).await?
+    }
+
+    /// Take, renew, give back or break the lease of an app.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`] with who holds it.
+    pub async fn lease(
+        &self,
+        app: Option<String>,
+        ask: LeaseAsk,
+        by: Actor,
+    ) -> Result<Option<LeaseView>, Refusal> {
+        self.send(|reply| Message::Lease(app, ask, by, reply)).await?
     }
 
     /// A token by which a color can be reached for so long.

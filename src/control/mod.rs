@@ -18,6 +18,7 @@ mod guard;
 mod handle;
 mod hold;
 mod idempotency;
+mod lease;
 mod notify;
 mod operate;
 mod overview;
@@ -38,6 +39,7 @@ pub use ask::{Ask, Gated, Intent, Outcome, Probe, Refusal, RolloutAsk, Verdict, 
 pub use certificates::Entrance;
 pub use controller::{OnReload, Parts};
 pub use handle::{Drained, Explain, ExplainRequest, Handle, PreviewToken, Probed, Reloaded};
+pub use lease::{LeaseAsk, LeaseView};
 pub use overview::gauges;
 pub use run::Control;
 pub use settle::{BakeView, RolloutView, Settled};

@@ -21,6 +21,7 @@ impl Controller {
     /// Carry out a request.
     pub(super) async fn ask(self: &Rc<Self>, ask: Ask) -> Result<Outcome, Refusal> {
         let app = self.app_name(ask.app.as_deref())?;
+        self.check_lease(&app, &ask)?;
         let pending = match &ask.idempotency_key {
             Some(key) if !ask.dry_run => match self.answers.look_up(&app, key, &ask.intent) {
                 Seen::First(pending) => Some(pending),

@@ -85,6 +85,7 @@ impl Controller {
                 .operation
                 .as_ref()
                 .map(|(what, by)| format!("{what} by {by}")),
+            lease: slot.lease.as_ref().and_then(super::lease::Lease::view),
             bake: state.bake.as_ref().map(Into::into),
             rollout: self.rollout_view(name, state),
             file_wants: file_wants.filter(|color| *color != state.active),

@@ -136,6 +136,10 @@ impl Controller {
                 };
                 drop(reply.send(result));
             }),
+            Message::Lease(app, ask, by, reply) => {
+                let name = self.app_name(app.as_deref());
+                drop(reply.send(name.and_then(|app| self.lease(&app, ask, &by))));
+            }
             Message::WaitSettled(app, time, reply) => self.spawn(|own| async move {
                 let result = match own.app_name(app.as_deref()) {
                     Ok(app) => own.wait_settled(&app, time).await,
@@ -241,6 +245,7 @@ impl Controller {
 
     fn slow_tick(self: &Rc<Self>) {
         self.free_retired();
+        self.expire_leases();
         self.watch_failovers();
         if self.apps.borrow().values().any(|slot| slot.undurable.is_some()) {
             self.spawn(|own| async move { own.store_undurable().await });

@@ -67,6 +67,8 @@ pub struct AppView {
     pub maintenance: Option<String>,
     /// What runs, with who started it.
     pub operation: Option<String>,
+    /// Who holds the app for a deploy.
+    pub lease: Option<super::LeaseView>,
     /// The newest bake.
     pub bake: Option<BakeView>,
     /// The newest rollout.
@@ -211,6 +213,8 @@ pub enum EventKind {
     ReloadFailed,
     /// The store failed.
     StoreFailed,
+    /// A deploy began or ended.
+    Deploy,
     /// The guard evaluated, warned, or ended a bake.
     Guard,
     /// A gate said something, or waits for an operator.
@@ -231,6 +235,7 @@ impl EventKind {
             Self::Reloaded => "reloaded",
             Self::ReloadFailed => "reload_failed",
             Self::StoreFailed => "store_failed",
+            Self::Deploy => "deploy",
             Self::Guard => "guard",
             Self::Gate => "gate",
             Self::Rollout => "rollout",

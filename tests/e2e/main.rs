@@ -26,6 +26,7 @@ mod wire;
 mod browser;
 mod crash;
 mod crowd;
+mod examples;
 mod exits;
 mod faults;
 mod http2;

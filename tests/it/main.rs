@@ -37,3 +37,6 @@ mod tls;
 mod upstream;
 mod upstream_h2;
 mod upstream_tls;
+
+// Apart: what runs the real command.
+mod deploy;

@@ -1,6 +1,7 @@
 //! From what is written to what is meant: defaults, ranges, and what one value means for another.
 
 mod app;
+mod deploy;
 mod errors;
 mod headers;
 mod health;

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test panics to fail")]
 
+mod deploy;
 mod files;
 mod meaning;
 mod mistakes;
