@@ -12,6 +12,7 @@ mod forward;
 mod forwarded;
 mod frames;
 mod front;
+mod grpc;
 pub mod headers;
 mod hold;
 mod listener;

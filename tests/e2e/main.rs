@@ -26,6 +26,7 @@ mod wire;
 mod crash;
 mod exits;
 mod faults;
+mod grpc;
 mod input;
 mod life;
 mod nginx;

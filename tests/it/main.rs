@@ -13,6 +13,7 @@ mod balancer;
 mod basics;
 mod bodies;
 mod corpus;
+mod grpc;
 mod harness;
 mod headers;
 mod hold;
