@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use hyper::rt;
 use hyper_util::rt::TokioIo;
+use rustix::net::{RecvFlags, recv};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
@@ -299,6 +301,52 @@ impl Socket {
             Self::Tcp(half) => SockRef::from(tcp_of(half)).set_linger(now),
             Self::Unix(_) => Ok(()),
         };
+    }
+
+    /// Wait until something has come; true when it is the peer's end.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub async fn readable(&self) -> io::Result<bool> {
+        let ready = match self {
+            Self::Tcp(half) => tcp_of(half).ready(Interest::READABLE).await?,
+            Self::Unix(half) => unix_of(half).ready(Interest::READABLE).await?,
+        };
+        Ok(ready.is_read_closed())
+    }
+
+    /// Look at the first bytes that have come, and leave them there. While they tell nothing this is
+    /// [`io::ErrorKind::WouldBlock`], and [`Socket::readable`] waits for more.
+    ///
+    /// # Errors
+    /// That, or the connection failed.
+    pub fn peek_at<T>(&self, first: &mut [u8], tell: impl Fn(&[u8]) -> Option<T>) -> io::Result<T> {
+        let mut look = |fd: BorrowedFd<'_>| {
+            let (count, _) = recv(fd, &mut *first, RecvFlags::PEEK)?;
+            tell(&first[..count]).ok_or_else(|| io::ErrorKind::WouldBlock.into())
+        };
+        match self {
+            Self::Tcp(half) => {
+                let stream = tcp_of(half);
+                stream.try_io(Interest::READABLE, || look(stream.as_fd()))
+            }
+            Self::Unix(half) => {
+                let stream = unix_of(half);
+                stream.try_io(Interest::READABLE, || look(stream.as_fd()))
+            }
+        }
+    }
+
+    /// Take what has come, as far as there is room, without waiting and whatever the event loop knows.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`], or the connection failed.
+    pub fn take(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        let fd = match self {
+            Self::Tcp(half) => tcp_of(half).as_fd(),
+            Self::Unix(half) => unix_of(half).as_fd(),
+        };
+        Ok(recv(fd, bytes, RecvFlags::empty())?.1)
     }
 
     fn peek(&self) -> io::Result<usize> {

@@ -255,6 +255,7 @@ fn process(config: &Config) -> Flat {
     limits("limits", &config.limits, &mut flat);
     errors("errors", &config.errors, &mut flat);
     flat.put("limits.connections", config.limits.connections);
+    flat.put("limits.h2_streams", config.limits.h2_streams);
     flat
 }
 

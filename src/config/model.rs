@@ -187,6 +187,8 @@ pub struct Limits {
     /// Open client connections of the process; already resolved from the descriptor limit, never 0.
     /// (Process-wide: an app's own value is not possible, because a connection has no app yet.)
     pub connections: usize,
+    /// Requests at once over one HTTP/2 connection; more are refused and may be sent again. Process-wide as well.
+    pub h2_streams: u32,
     /// From accept to the first complete head, and from the first byte of a later head to its end.
     pub client_header_timeout: Duration,
     /// Between two requests of a connection.

@@ -77,8 +77,13 @@ impl AppBuild<'_, '_, '_, '_> {
         let name = self.name.get().clone();
         self.build.text(&name, self.name, values::name);
         let hosts = self.hosts(raw);
-        if let Some(at) = &raw.limits.connections {
-            let message = "`connections` is for the whole process: a connection has no app yet".to_owned();
+        let of_connections = [
+            ("connections", &raw.limits.connections),
+            ("h2_streams", &raw.limits.h2_streams),
+        ];
+        for (key, at) in of_connections {
+            let Some(at) = at else { continue };
+            let message = format!("`{key}` is for the whole process: a connection has no app yet");
             let hint = "put it into `[limits]`".to_owned();
             self.build
                 .findings
