@@ -262,15 +262,21 @@ impl Socket {
         }
     }
 
+    /// The peer's address and our own; `None` for a Unix socket, and for a connection that has failed already.
+    #[must_use]
+    pub fn ends(&self) -> Option<preamble::Ends> {
+        match self {
+            Self::Tcp(half) => Some((tcp_of(half).peer_addr().ok()?, tcp_of(half).local_addr().ok()?)),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Whether both ends of the connection have the same address: then the peer runs on this machine. (A Unix socket's
     /// always does.)
     #[must_use]
     pub fn is_of_this_machine(&self) -> bool {
         match self {
-            Self::Tcp(half) => {
-                let (own, peer) = (tcp_of(half).local_addr(), tcp_of(half).peer_addr());
-                matches!((own, peer), (Ok(own), Ok(peer)) if own.ip() == peer.ip())
-            }
+            Self::Tcp(_) => self.ends().is_some_and(|(peer, own)| peer.ip() == own.ip()),
             Self::Unix(_) => true,
         }
     }

@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use crate::rollout::{ByColor, Color};
 use crate::tls;
+use crate::wire::preamble;
 
 pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
 pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
-pub use traffic::{AffinityKey, Aim, Hold, Preview, Traffic};
+pub use traffic::{AffinityKey, Aim, Hold, Mirror, Preview, SkewPath, Traffic};
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -218,6 +219,8 @@ pub struct App {
     pub headers: Headers,
     /// `[app.NAME.errors]`
     pub errors: Errors,
+    /// Connections to its endpoints begin with a PROXY header of this version.
+    pub send_proxy_protocol: Option<preamble::Version>,
     /// `[app.NAME.switch]`
     pub switch: Switch,
     /// What chooses between its colors.

@@ -13,8 +13,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-pub(super) use edge::{Errors, IdFrom, Problem, Respond, Trace};
-pub(super) use traffic::{Affinity, Aim, Failover, Hold, Preview, Rule, RuleColor};
+pub(super) use edge::{Errors, IdFrom, Problem, ProxyVersion, Respond, Trace};
+pub(super) use traffic::{Affinity, Aim, Failover, Hold, Mirror, Preview, Rule, RuleColor, Skew};
 
 /// A value and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -330,6 +330,8 @@ pub(super) struct App {
     pub(super) headers: Headers,
     /// Over those of [errors], key by key.
     pub(super) errors: Errors,
+    /// Connections to its endpoints begin with a PROXY header that names the client.
+    pub(super) send_proxy_protocol: Option<At<ProxyVersion>>,
     /// How TLS is spoken to `https://` endpoints.
     pub(super) tls: UpstreamTls,
     /// What a switch needs.
@@ -342,6 +344,10 @@ pub(super) struct App {
     pub(super) rule: Option<Vec<Rule>>,
     /// Whether the standby takes over from a dead color by itself.
     pub(super) failover: Failover,
+    /// Assets of the other version.
+    pub(super) skew: Skew,
+    /// Copies of requests for the standby.
+    pub(super) mirror: Mirror,
     /// What may wait during a hold.
     pub(super) hold: Hold,
 }

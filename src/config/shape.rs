@@ -387,8 +387,6 @@ fn not_built(path: &[&str]) -> bool {
         ["app", _, key] => [
             "retry",
             "balance",
-            "skew",
-            "mirror",
             "warmup",
             "guard",
             "rollout",

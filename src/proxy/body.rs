@@ -165,6 +165,17 @@ impl RequestBody {
         }
     }
 
+    /// No body at all.
+    pub(super) fn none() -> Self {
+        Self {
+            inner: None,
+            primed: None,
+            watched: None,
+            idle: None,
+            waiting_since: None,
+        }
+    }
+
     /// Take what has come of the body already, so that a small one leaves in the same write as its head.
     pub(super) async fn prime(&mut self) {
         let Some(inner) = &mut self.inner else { return };

@@ -25,6 +25,7 @@ use super::tunnel::Tunnel;
 use super::worker::Worker;
 use crate::config::Limits;
 use crate::tls::Transport;
+use crate::wire::preamble::Ends;
 use crate::wire::{Io, Socket, Stream, Watch};
 
 /// hyper's least buffer; a smaller `header_bytes` is held by its own bound.
@@ -95,6 +96,13 @@ impl Client {
         self.phase.set(Phase::Busy);
         self.upload_done.set(!has_body);
         self.closes_to_end.set(closes_to_end);
+    }
+
+    /// Its address and the one that it connected to: a balancer's word, or the connection's own. `None` over a Unix
+    /// socket.
+    pub(super) fn addresses(&self) -> Option<Ends> {
+        let told = self.peer.ends.as_deref().copied();
+        told.or_else(|| self.socket.ends())
     }
 
     /// The request claimed an endpoint through this gate.

@@ -13,6 +13,7 @@ use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
+use super::beside::Wish;
 use super::body::{ReplyBody, RequestBody, Upload};
 use super::error::ProxyError;
 use super::exchange::Exchange;
@@ -140,6 +141,8 @@ async fn attempt(
             .map_or(limits.client_body_timeout, |_| grpc::SILENCE);
         Upload::new(exchange, limits.body_bytes, timeout)
     });
+    let plain = upload.is_none() && wanted.is_none() && proof.is_none();
+    let wish = Wish::of(worker, &lane, &head, plain);
     let request = prepare(
         worker,
         exchange,
@@ -150,6 +153,7 @@ async fn attempt(
         wanted.as_ref(),
     )
     .await;
+    let other = wish.map(|wish| wish.with(worker, exchange, &lane, &request));
     let sent_at = StdInstant::now();
     let (answer, freed) = send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await?;
     if !answer.body().is_end_stream() && check_coding(answer.headers()).is_err() {
@@ -161,6 +165,13 @@ async fn attempt(
         let asked = wanted.zip(freed);
         return Ok(upgrade::switched(worker, exchange.client(), exchange, &lane, asked, answer).await?);
     }
+    let (lane, line, answer) = match other {
+        None => (lane, line, answer),
+        // Boxed: what is seldom must not make every request's future larger.
+        Some(other) => {
+            Box::pin(other.answered(worker, exchange, (lane, line, answer), sent_at.elapsed())).await
+        }
+    };
     let upload = upload.filter(|_| line.is_http2());
     Ok(carry(worker, exchange, &lane, line, upload, answer, proof.is_some()).await)
 }

@@ -12,12 +12,13 @@ use super::parts::{LimitsPart, TimeoutsPart};
 use crate::config::diagnostics::quoted;
 use crate::config::load::PemFile;
 use crate::config::model::{
-    Address, App, Drain, EndpointAddress, Headers, HostPattern, Initial, ListenAddress, PathMatch, Service,
-    StreamPolicy, Streams, Switch,
+    Address, App, Drain, EndpointAddress, Headers, HostPattern, Initial, ListenAddress, PathMatch, Protocol,
+    Service, StreamPolicy, Streams, Switch,
 };
 use crate::config::raw::{self, At, DurationText};
 use crate::config::values;
 use crate::rollout::{ByColor, Color};
+use crate::wire::preamble::Version;
 
 /// What each service wants to answer; each pair of host and path belongs to one.
 #[derive(Default)]
@@ -103,6 +104,7 @@ impl AppBuild<'_, '_, '_, '_> {
             .into_iter()
             .map(|(service, _)| (service.name.clone(), service))
             .collect();
+        self.one_client_a_connection(raw, &services);
         let (initial, active) = self.colors(raw, &services);
         App {
             name,
@@ -120,6 +122,10 @@ impl AppBuild<'_, '_, '_, '_> {
             },
             headers,
             errors: errors.over_defaults(),
+            send_proxy_protocol: raw.send_proxy_protocol.as_ref().map(|at| match at.get() {
+                raw::ProxyVersion::V1 => Version::V1,
+                raw::ProxyVersion::V2 => Version::V2,
+            }),
             traffic: self.build.traffic(raw),
             switch: Switch {
                 // `healthy` is the only requirement that can be written.
@@ -130,6 +136,21 @@ impl AppBuild<'_, '_, '_, '_> {
                     .as_ref()
                     .map_or(3, |at| u32::try_from(*at.get()).unwrap_or(3)),
             },
+        }
+    }
+
+    /// A connection that names its client carries nobody else's requests; over `h2c://` it would.
+    fn one_client_a_connection(&mut self, raw: &raw::App, services: &BTreeMap<String, Service>) {
+        let Some(at) = &raw.send_proxy_protocol else {
+            return;
+        };
+        let mut endpoints = services.values().flat_map(|service| service.endpoints.iter());
+        if endpoints.any(|(_, all)| all.iter().any(|endpoint| endpoint.protocol == Protocol::H2c)) {
+            let message = "`send_proxy_protocol` with `h2c://` endpoints: streams of all clients share a connection there";
+            let hint = "speak HTTP/1.1 to them, with or without TLS".to_owned();
+            self.build
+                .findings
+                .error(&at.span(), "conflicting_keys", message, hint);
         }
     }
 

@@ -68,6 +68,8 @@ const AFTER_BASE: &[(&str, &str, &str, &str)] = &[
     ("duplicate_match", "[[listener]]\naddress = \"127.0.0.1:0\"\nrespond = [{ path = \"/a\" }, { path = §\"/a\" }]", "answered twice", ""),
     ("bad_value", "[[listener]]\naddress = \"127.0.0.1:0\"\nrespond = [{ path = \"/a\", headers = { §\"content-length\" = \"1\" } }]", "belongs to the connection", ""),
     ("bad_value", "[app.web.headers]\nrequest_id = §\"a b\"", "a header name has", ""),
+    ("conflicting_keys", "[app.b]\nhosts = [\"b\"]\nblue = [\"h2c://h:1\"]\nsend_proxy_protocol = §\"v2\"", "streams of all clients share", "HTTP/1.1"),
+    ("bad_value", "[app.b]\nhosts = [\"b\"]\nblue = [\"h:1\"]\nsend_proxy_protocol = §\"v3\"", "cannot be `v3`", "v1"),
     ("bad_value", "[app.web.headers]\ntrace = §\"started\"", "cannot be `started`", "did you mean `start`?"),
     ("bad_value", "[admin]\naddress = §\"unix:/x\"", "write `ADDRESS:PORT`", ""),
     ("bad_value", "[admin]\nmode = §\"rw\"", "not a file mode", "\"0660\""),
