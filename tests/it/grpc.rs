@@ -145,7 +145,7 @@ fn a_call_ends_between_two_messages_and_says_so() {
     let answer = client.answer();
     assert_eq!(answer.status(), 200);
     assert!(
-        !answer.body.is_empty() && answer.body.len() % 105 == 0,
+        !answer.body.is_empty() && answer.body.len().is_multiple_of(105),
         "{} bytes",
         answer.body.len()
     );
