@@ -17,6 +17,7 @@ use super::beside::Wish;
 use super::body::{ReplyBody, RequestBody, Upload};
 use super::error::ProxyError;
 use super::exchange::Exchange;
+use super::extended::Extended;
 use super::headers::{
     X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, hide_preview, prepare_request, prepare_response,
 };
@@ -132,6 +133,7 @@ async fn attempt(
     }
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
     let wanted = upgrade::wanted(&head, !body.is_end_stream());
+    let extended = head.extensions.remove::<Extended>();
     let (lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref(), wanted.is_some()).await?;
     let upload = (!body.is_end_stream()).then(|| {
         let limits = &lane.settings.limits;
@@ -163,7 +165,12 @@ async fn attempt(
     exchange.answered(answer.status().as_u16(), sent_at.elapsed());
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let asked = wanted.zip(freed);
-        return Ok(upgrade::switched(worker, exchange.client(), exchange, &lane, asked, answer).await?);
+        let client = exchange.client();
+        return Ok(upgrade::switched(worker, client, exchange, &lane, asked, extended, answer).await?);
+    }
+    if extended.is_some() && answer.status().is_success() {
+        // For an extended CONNECT this would be a tunnel, and the app speaks HTTP.
+        return Err(ProxyError::BadAnswer.into());
     }
     let (lane, line, answer) = match other {
         None => (lane, line, answer),

@@ -26,7 +26,11 @@ mod wire;
 mod crash;
 mod exits;
 mod faults;
+<<<<<<< HEAD
 mod grpc;
+=======
+mod http2;
+>>>>>>> main
 mod input;
 mod life;
 mod nginx;
