@@ -3,6 +3,7 @@
 //! Built from [`super::raw`] only; building it *is* the validation. Defaults are those of the reference
 //! (`config/full.toml` shows every key).
 
+mod deploy;
 mod edge;
 mod rules;
 mod traffic;
@@ -13,10 +14,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::policy::{Notify, Policy, Requirement};
 use crate::rollout::{ByColor, Color};
 use crate::tls;
 use crate::wire::preamble;
 
+pub use deploy::{CommandLine, Deploy, OnFailure, SmokeProbe, Step, StepKind, Work};
 pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
 pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
 pub use traffic::{AffinityKey, Aim, Hold, Mirror, Preview, SkewPath, Traffic};
@@ -36,6 +39,8 @@ pub struct Config {
     pub errors: Errors,
     /// `[log]`
     pub log: Log,
+    /// `[[notify]]`
+    pub notify: Vec<Notify>,
     /// `[app.NAME]`, by name, at least one.
     pub apps: BTreeMap<String, App>,
 }
@@ -223,8 +228,12 @@ pub struct App {
     pub send_proxy_protocol: Option<preamble::Version>,
     /// `[app.NAME.switch]`
     pub switch: Switch,
+    /// `[app.NAME.deploy]`
+    pub deploy: Deploy,
     /// What chooses between its colors.
     pub traffic: Traffic,
+    /// Gates, guard and rollouts.
+    pub policy: Policy,
 }
 
 /// A host that an app answers to, in lower case, without a port.
@@ -634,10 +643,10 @@ pub enum HostHeader {
 }
 
 /// `[app.NAME.switch]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Switch {
-    /// `require = ["healthy"]`: a switch needs a healthy target.
-    pub require_healthy: bool,
+    /// What a switch needs, in the order in which it is asked.
+    pub require: Vec<Requirement>,
     /// Requests through our own listener that prove a switch; 0 = off.
     pub verify: u32,
 }

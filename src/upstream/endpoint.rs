@@ -4,13 +4,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use jiff::Timestamp;
 use rustls_pki_types::ServerName;
+use tokio::sync::Notify;
 
 use super::health::Judged;
 use crate::config::EndpointAddress;
@@ -142,6 +143,8 @@ pub struct Endpoint {
     pub(super) judged: Mutex<Judged>,
     /// Connects that failed in a row, over all workers.
     pub connect_failures: AtomicU32,
+    /// Told of each connect that fails: whoever watches need not look.
+    pub alarm: OnceLock<Arc<Notify>>,
     /// Connects that failed, since start. Counted on the error path only, so one shared cell will do.
     pub connect_errors: AtomicU64,
 }
@@ -175,6 +178,7 @@ impl Endpoint {
             judged: Mutex::default(),
             connect_failures: AtomicU32::new(0),
             connect_errors: AtomicU64::new(0),
+            alarm: OnceLock::new(),
         })
     }
 
@@ -210,5 +214,8 @@ impl Endpoint {
     pub fn connect_failed(&self) {
         self.connect_failures.fetch_add(1, Relaxed);
         self.connect_errors.fetch_add(1, Relaxed);
+        if let Some(alarm) = self.alarm.get() {
+            alarm.notify_one();
+        }
     }
 }

@@ -24,13 +24,11 @@ mod server;
 mod wire;
 
 mod crash;
+mod examples;
 mod exits;
 mod faults;
-<<<<<<< HEAD
 mod grpc;
-=======
 mod http2;
->>>>>>> main
 mod input;
 mod life;
 mod nginx;
