@@ -71,11 +71,13 @@ pub enum StreamKind {
     Upgrade,
     /// Server-sent events: an answer of `text/event-stream`.
     Sse,
+    /// A gRPC call whose answer has begun.
+    Grpc,
 }
 
 impl StreamKind {
     /// All of them, in the order of the exposition.
-    pub const ALL: [Self; 3] = [Self::WebSocket, Self::Upgrade, Self::Sse];
+    pub const ALL: [Self; 4] = [Self::WebSocket, Self::Upgrade, Self::Sse, Self::Grpc];
 
     /// The label.
     #[must_use]
@@ -84,6 +86,7 @@ impl StreamKind {
             Self::WebSocket => "websocket",
             Self::Upgrade => "upgrade",
             Self::Sse => "sse",
+            Self::Grpc => "grpc",
         }
     }
 }

@@ -15,12 +15,15 @@ use tokio::time::Instant;
 use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::exchange::{CUT_BY_CLIENT, ENDED_BY_POLICY, Exchange};
+use super::grpc::{self, Call, Code};
 use super::headers::prepare_trailers;
 use super::sse::{Events, Wish};
 use super::worker::Worker;
 use crate::config::Timeouts;
 use crate::upstream::Line;
 
+/// Why a body that nobody sends any more of is given up.
+const IDLE: &str = "upstream idle timeout";
 /// The most of an answer that HTTP/2 gets at once. A client that has no room for so much within
 /// `client_idle_timeout` is let go.
 const PIECE: usize = 32 * 1024;
@@ -319,6 +322,8 @@ struct Download {
     line: Option<Line<RequestBody>>,
     /// The request's body, where it must be told that nobody wants the rest: over HTTP/2.
     upload: Option<Rc<Upload>>,
+    /// It answers a gRPC call, in gRPC.
+    call: Option<Call>,
     keep: Duration,
     idle: Duration,
     timer: Option<Deadline>,
@@ -356,6 +361,7 @@ impl ReplyBody {
         events: Option<Box<Events>>,
         upload: Option<Rc<Upload>>,
     ) -> Self {
+        let call = events.as_ref().and_then(|events| events.call(&exchange));
         let primed = first_frame(&mut inner).await;
         exchange.sent(primed_bytes(primed.as_ref()));
         let download = Download {
@@ -366,6 +372,7 @@ impl ReplyBody {
             worker,
             line: Some(line),
             upload,
+            call,
             keep: timeouts.upstream_idle,
             idle: timeouts.idle,
             timer: None,
@@ -428,13 +435,14 @@ impl Download {
                 // A clean end for the client; the app sees its connection go.
                 self.exchange.cut(ENDED_BY_POLICY);
                 self.give_up(ProxyError::DrainExpired);
-                return Poll::Ready(None);
+                let trailers = || grpc::trailers(Code::Unavailable, "the app has moved: call again");
+                return Poll::Ready(self.call.map(|_| Ok(Frame::trailers(trailers()))));
             }
-            Some(Wish::Cut) => return Poll::Ready(Some(Err(self.broken("stream deadline over")))),
+            Some(Wish::Cut) => return Poll::Ready(Some(self.fails("stream deadline over"))),
         }
         let stream = self.line.as_ref().and_then(Line::stream);
         if stream.is_some_and(|stream| stream.poll_cut(cx).is_ready()) {
-            return Poll::Ready(Some(Err(self.broken("drain time over"))));
+            return Poll::Ready(Some(self.fails("drain time over")));
         }
         let polled = match self.primed.take() {
             Some(primed) => Poll::Ready(Some(primed)),
@@ -442,7 +450,7 @@ impl Download {
         };
         let Poll::Ready(polled) = polled else {
             ready!(self.poll_idle(cx));
-            return Poll::Ready(Some(Err(self.broken("upstream idle timeout"))));
+            return Poll::Ready(Some(self.fails(IDLE)));
         };
         self.waiting_since = None;
         match polled {
@@ -463,7 +471,7 @@ impl Download {
                 } else {
                     "upstream cut the answer short"
                 };
-                Poll::Ready(Some(Err(self.broken(why))))
+                Poll::Ready(Some(self.fails(why)))
             }
             None => {
                 self.finish();
@@ -509,7 +517,17 @@ impl Download {
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        let end = since + self.idle;
+        let end = match self.call {
+            None => since + self.idle,
+            Some(Call { deadline: Some(at) }) => at,
+            // On a call either side may be the one that speaks.
+            Some(_) => {
+                self.upload
+                    .as_ref()
+                    .map_or(since, |upload| upload.progress().max(since))
+                    + self.idle
+            }
+        };
         self.timer.get_or_insert_with(|| Deadline::new(end)).poll(cx, end)
     }
 
@@ -518,6 +536,20 @@ impl Download {
         self.exchange.cut(why);
         self.give_up(ProxyError::Reset);
         BodyError(why)
+    }
+
+    /// The same; but a call can say in its own words that it has failed, and is not taken for whole.
+    fn fails(&mut self, why: &'static str) -> Result<Frame<Bytes>, BodyError> {
+        let error = self.broken(why);
+        if self.call.is_none() {
+            return Err(error);
+        }
+        let code = if why == IDLE {
+            Code::DeadlineExceeded
+        } else {
+            Code::Unavailable
+        };
+        Ok(Frame::trailers(grpc::trailers(code, why)))
     }
 
     /// Nobody wants the rest, neither of the answer nor of the request.

@@ -11,6 +11,7 @@ use http::{Method, Uri, Version};
 
 use super::client::Client;
 use super::error::{ProxyError, Side};
+use super::grpc::Call;
 use super::headers::Peer;
 use super::location::Names;
 use super::origin::Origin;
@@ -35,6 +36,8 @@ pub(super) struct Exchange {
     claim: RefCell<Option<Claim>>,
     newcomer: Cell<Option<Newcomer>>,
     method: Method,
+    /// It is a gRPC call.
+    call: Option<Call>,
     start: Instant,
     status: Cell<u16>,
     upstream: Cell<Option<Duration>>,
@@ -84,6 +87,7 @@ impl Exchange {
             claim: RefCell::new(None),
             newcomer: Cell::new(None),
             method: head.method.clone(),
+            call: Call::of(&head.method, &head.headers),
             start: Instant::now(),
             status: Cell::new(0),
             upstream: Cell::new(None),
@@ -162,6 +166,11 @@ impl Exchange {
     /// Give the claim up before another is taken: nothing was sent.
     pub(super) fn unclaim(&self) {
         self.claim.borrow_mut().take();
+    }
+
+    /// The gRPC call that it is, if it is one.
+    pub(super) fn call(&self) -> Option<Call> {
+        self.call
     }
 
     /// The request goes out once more.

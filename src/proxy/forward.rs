@@ -21,7 +21,6 @@ use super::extended::Extended;
 use super::headers::{
     X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, hide_preview, prepare_request, prepare_response,
 };
-use super::hold;
 use super::location::Names;
 use super::origin::Origin;
 use super::refusal::{Accepts, refuse};
@@ -32,6 +31,7 @@ use super::sse::Events;
 use super::target::{check_coding, check_head, origin_form, settle_http2};
 use super::upgrade;
 use super::worker::{Proof, Worker};
+use super::{grpc, hold};
 use crate::config::HostHeader;
 use crate::routing::{Asked, HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
 use crate::upstream::Line;
@@ -137,7 +137,11 @@ async fn attempt(
     let (lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref(), wanted.is_some()).await?;
     let upload = (!body.is_end_stream()).then(|| {
         let limits = &lane.settings.limits;
-        Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
+        // The client of a call is silent for as long as it likes.
+        let timeout = exchange
+            .call()
+            .map_or(limits.client_body_timeout, |_| grpc::SILENCE);
+        Upload::new(exchange, limits.body_bytes, timeout)
     });
     let plain = upload.is_none() && wanted.is_none() && proof.is_none();
     let wish = Wish::of(worker, &lane, &head, plain);

@@ -14,6 +14,7 @@ mod forward;
 mod forwarded;
 mod frames;
 mod front;
+mod grpc;
 pub mod headers;
 mod hold;
 mod http2;

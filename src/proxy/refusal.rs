@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use super::body::ReplyBody;
 use super::error::ProxyError;
 use super::exchange::Exchange;
+use super::grpc;
 use crate::config::{Errors, Page, PageKind, Problem};
 
 const PROBLEM_JSON: &str = "application/problem+json";
@@ -88,7 +89,11 @@ pub(super) fn refuse(
         errors: &exchange.errors(),
         id: id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
     };
-    let mut response = refusal.answer().map(|body| body.accounted(exchange));
+    let answer = match exchange.call() {
+        None => refusal.answer(),
+        Some(_) => grpc::refusal(error, refusal.words()),
+    };
+    let mut response = answer.map(|body| body.accounted(exchange));
     exchange.expose_id(response.headers_mut());
     response
 }

@@ -50,7 +50,8 @@ pub(super) async fn send(
         if let (Some(upload), true) = (upload, stream.is_some()) {
             upload.is_shared();
         }
-        let again = match answer_in_time(line.send(request), stream.as_deref(), lane, upload).await {
+        let again = match answer_in_time(line.send(request), stream.as_deref(), exchange, lane, upload).await
+        {
             Ok(answer) => return Ok((answer, freed)),
             Err(Unanswered::NeverSent(again)) => *again,
             Err(Unanswered::NotBegun(error)) => match spare {
@@ -180,13 +181,15 @@ async fn answer_in_time(
         Output = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<RequestBody>>>,
     >,
     stream: Option<&LineState>,
+    exchange: &Exchange,
     lane: &Lane,
     upload: Option<&Upload>,
 ) -> Result<Response<Incoming>, Unanswered> {
     let mut sent = std::pin::pin!(sent);
     let begun = Instant::now();
     let patience = lane.settings.timeouts.first_byte;
-    let mut timer = Deadline::new(begun + patience);
+    let deadline = exchange.call().and_then(|call| call.deadline);
+    let mut timer = Deadline::new(deadline.unwrap_or(begun + patience));
     let answered = std::future::poll_fn(|cx| {
         if let Poll::Ready(answered) = sent.as_mut().poll(cx) {
             return Poll::Ready(Some(answered));
@@ -196,7 +199,9 @@ async fn answer_in_time(
             return Poll::Ready(None);
         }
         let moved = upload.map_or(begun, |upload| upload.progress().max(begun));
-        timer.poll(cx, moved + patience).map(|()| None)
+        timer
+            .poll(cx, deadline.unwrap_or(moved + patience))
+            .map(|()| None)
     })
     .await;
     match answered {

@@ -1,8 +1,9 @@
-//! Server-sent events on their way through: a stream that may be ended between two events.
+//! Server-sent events and gRPC calls on their way through: streams that may be ended between two events or messages.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
@@ -12,16 +13,21 @@ use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::exchange::Exchange;
+use super::grpc::{self, Messages};
 use super::streams::Leash;
 use super::worker::Worker;
 use crate::metrics::StreamKind;
 use crate::routing::Lane;
 
-/// What is known of an event stream.
+/// See [`Events::spared_until`]. Most calls that are no streams are over by then.
+const BRIEF: Duration = Duration::from_secs(1);
+
+/// What is known of an event stream, or of a call.
 pub(super) struct Events {
     leash: Rc<Leash>,
-    /// `None` when the events are compressed: then any place is as good as another.
-    edges: Option<Edges>,
+    edges: Edges,
+    /// A call younger than this may be a short one: nobody can tell a unary call from the first message of many.
+    spared_until: Option<Instant>,
     timer: Option<Deadline>,
     /// The policy wants its end, at the next edge.
     due: bool,
@@ -39,7 +45,7 @@ pub(super) enum Wish {
 }
 
 impl Events {
-    /// The stream that an answer is, if it is one: of unknown length and `text/event-stream`.
+    /// The stream that an answer is, if it is one: of unknown length, and `text/event-stream` or the answer to a call.
     pub(super) fn of(
         worker: &Rc<Worker>,
         exchange: &Exchange,
@@ -48,15 +54,30 @@ impl Events {
         body: &Incoming,
     ) -> Option<Box<Self>> {
         // Most answers have a length: one look at that, none at their fields.
-        if body.is_end_stream() || body.size_hint().exact().is_some() || !is_event_stream(headers) {
+        if body.is_end_stream() || body.size_hint().exact().is_some() {
             return None;
         }
+        let (kind, edges) = if exchange.call().is_some() && grpc::is_grpc(headers) {
+            (StreamKind::Grpc, Edges::Messages(Messages::default()))
+        } else if is_event_stream(headers) {
+            let compressed = headers.contains_key(CONTENT_ENCODING);
+            let lines = (!compressed).then(Lines::default);
+            (StreamKind::Sse, lines.map_or(Edges::Anywhere, Edges::Lines))
+        } else {
+            return None;
+        };
         Some(Box::new(Self {
-            leash: Leash::new(worker, exchange, lane, StreamKind::Sse)?,
-            edges: (!headers.contains_key(CONTENT_ENCODING)).then(Edges::default),
+            leash: Leash::new(worker, exchange, lane, kind)?,
+            edges,
+            spared_until: (kind == StreamKind::Grpc).then(|| Instant::now() + BRIEF),
             timer: None,
             due: false,
         }))
+    }
+
+    /// The call that it answers, if it is one.
+    pub(super) fn call(&self, exchange: &Exchange) -> Option<grpc::Call> {
+        exchange.call().filter(|_| self.leash.kind == StreamKind::Grpc)
     }
 
     /// Whether to go on. This task is woken when the answer changes.
@@ -64,16 +85,14 @@ impl Events {
         let Some(ending) = self.leash.ending(cx) else {
             return Wish::Go;
         };
-        self.due = Instant::now() >= ending.begins;
-        let at_edge = self.edges.as_ref().is_none_or(|edges| edges.at_edge);
-        if self.due && at_edge {
+        let begins = self
+            .spared_until
+            .map_or(ending.begins, |at| ending.begins.max(at));
+        self.due = Instant::now() >= begins;
+        if self.due && self.edges.is_here() {
             return Wish::End;
         }
-        let at = if self.due {
-            ending.cut.max(ending.begins)
-        } else {
-            ending.begins
-        };
+        let at = if self.due { ending.cut.max(begins) } else { begins };
         let timer = self.timer.get_or_insert_with(|| Deadline::new(at));
         match timer.poll(cx, at) {
             Poll::Pending => Wish::Go,
@@ -88,15 +107,52 @@ impl Events {
 
     /// These bytes are next: what of them goes on. When the stream is to end, nothing behind the last whole event.
     pub(super) fn pass(&mut self, mut data: Bytes) -> Bytes {
-        let Some(edges) = &mut self.edges else { return data };
-        let last_edge = edges.feed(&data);
+        let last_edge = self.edges.feed(&data);
         if self.due
             && let Some(at) = last_edge
         {
             data.truncate(at);
-            edges.at_edge = true;
+            self.edges.end_here();
         }
         data
+    }
+}
+
+/// Where a stream may end.
+#[derive(Debug)]
+enum Edges {
+    /// Behind a blank line.
+    Lines(Lines),
+    /// Behind a message.
+    Messages(Messages),
+    /// The events are compressed: any place is as good as another.
+    Anywhere,
+}
+
+impl Edges {
+    fn is_here(&self) -> bool {
+        match self {
+            Self::Lines(lines) => lines.at_edge,
+            Self::Messages(messages) => messages.at_edge(),
+            Self::Anywhere => true,
+        }
+    }
+
+    fn feed(&mut self, data: &Bytes) -> Option<usize> {
+        match self {
+            Self::Lines(lines) => lines.feed(data),
+            Self::Messages(messages) => messages.feed(data),
+            Self::Anywhere => None,
+        }
+    }
+
+    /// What came behind the last edge is left out.
+    fn end_here(&mut self) {
+        match self {
+            Self::Lines(lines) => lines.at_edge = true,
+            Self::Messages(messages) => *messages = Messages::default(),
+            Self::Anywhere => {}
+        }
     }
 }
 
@@ -108,14 +164,14 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 
 /// Finds the ends of events: blank lines, ended by LF, CR or both (the HTML standard, §9.2.5).
 #[derive(Clone, Debug)]
-struct Edges {
+struct Lines {
     /// The last event is whole, or there was none yet.
     at_edge: bool,
     line_is_empty: bool,
     after_cr: bool,
 }
 
-impl Default for Edges {
+impl Default for Lines {
     fn default() -> Self {
         Self {
             at_edge: true,
@@ -125,7 +181,7 @@ impl Default for Edges {
     }
 }
 
-impl Edges {
+impl Lines {
     /// How many of these bytes belong to whole events, if one ends here.
     fn feed(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut last = None;
@@ -160,7 +216,7 @@ mod tests {
 
     /// The edges in a text, fed in one piece per byte.
     fn edges(text: &[u8]) -> Vec<usize> {
-        let mut edges = Edges::default();
+        let mut edges = Lines::default();
         let at = |at| {
             edges.feed(&text[at..=at]);
             edges.at_edge.then_some(at + 1)
@@ -185,7 +241,7 @@ mod tests {
             cut: prop::sample::Index,
         ) {
             let cut = cut.index(text.len() + 1);
-            let (mut whole, mut split) = (Edges::default(), Edges::default());
+            let (mut whole, mut split) = (Lines::default(), Lines::default());
             let last = whole.feed(&text);
             let first = split.feed(&text[..cut]);
             let second = split.feed(&text[cut..]).map(|at| at + cut);

@@ -29,6 +29,7 @@ mod crowd;
 mod examples;
 mod exits;
 mod faults;
+mod grpc;
 mod http2;
 mod input;
 mod life;

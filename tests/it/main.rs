@@ -16,6 +16,7 @@ mod bodies;
 mod corpus;
 mod failover;
 mod gates;
+mod grpc;
 mod guarding;
 mod harness;
 mod headers;
