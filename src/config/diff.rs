@@ -306,6 +306,8 @@ fn app(app: &App) -> Flat {
         if app.switch.require_healthy { "healthy" } else { "" },
     );
     flat.put(&key("switch.verify"), app.switch.verify);
+    flat.put(&key("retry.attempts"), app.retry.attempts);
+    flat.put(&key("retry.budget"), app.retry.budget);
     flat
 }
 

@@ -3,6 +3,8 @@
 //! Built from [`super::raw`] only; building it *is* the validation. Defaults are those of the reference
 //! (`config/full.toml` shows every key).
 
+mod resilience;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,6 +13,8 @@ use std::time::Duration;
 
 use crate::rollout::{ByColor, Color};
 use crate::tls;
+
+pub use resilience::Retry;
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -196,6 +200,8 @@ pub struct App {
     pub drain: Drain,
     /// `[app.NAME.headers]`
     pub headers: Headers,
+    /// `[app.NAME.retry]`
+    pub retry: Retry,
     /// `[app.NAME.switch]`
     pub switch: Switch,
 }

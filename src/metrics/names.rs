@@ -91,7 +91,7 @@ metrics! {
     STREAMS = gauge("cutover_streams_open", &["app", "color", "kind"],
         "Open streams, counted among the requests in flight too; kind is websocket, upgrade (any other protocol) or sse.");
     RETRIES = counter("cutover_retries_total", POOL,
-        "Requests sent a second time because the first connection had died unused.");
+        "Times that a request went out once more: after a connect that failed, a connection that ended before the answer, or one that had died unused.");
     CONNECT_ERRORS = counter("cutover_upstream_connect_errors_total", POOL,
         "Connections to endpoints that could not be made.");
     SPILLED = counter("cutover_spilled_total", APP,

@@ -22,7 +22,8 @@ use crate::upstream::Line;
 
 /// A request's body on its way to the app.
 pub(super) struct RequestBody {
-    inner: Incoming,
+    /// `None`: there is no body, and there was none.
+    inner: Option<Incoming>,
     primed: Option<Primed>,
     /// `None` when there is no body: nothing to watch.
     watched: Option<Rc<Upload>>,
@@ -119,7 +120,7 @@ impl RequestBody {
     /// A body to pass on; `watched` is `None` when it is empty.
     pub(super) fn new(inner: Incoming, watched: Option<Rc<Upload>>) -> Self {
         Self {
-            inner,
+            inner: Some(inner),
             primed: None,
             watched,
             idle: None,
@@ -127,9 +128,23 @@ impl RequestBody {
         }
     }
 
+    /// No body.
+    pub(super) fn none() -> Self {
+        Self {
+            inner: None,
+            primed: None,
+            watched: None,
+            idle: None,
+            waiting_since: None,
+        }
+    }
+
     /// Take what has come of the body already, so that a small one leaves in the same write as its head.
     pub(super) async fn prime(&mut self) {
-        self.primed = first_frame(&mut self.inner).await;
+        let (None, Some(inner)) = (&self.primed, &mut self.inner) else {
+            return;
+        };
+        self.primed = first_frame(inner).await;
         if let (Some(watched), Some(Ok(frame))) = (&self.watched, &self.primed) {
             // A body over its limit is refused when the frame is taken out below.
             let _ = watched.take(frame);
@@ -155,8 +170,11 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(None);
+        };
         let Some(watched) = this.watched.clone() else {
-            return Pin::new(&mut this.inner)
+            return Pin::new(inner)
                 .poll_frame(cx)
                 .map_err(|_| BodyError("client went away"));
         };
@@ -167,18 +185,18 @@ impl Body for RequestBody {
             let Ok(frame) = primed else {
                 return Poll::Ready(Some(Err(watched.fail(ProxyError::ClientGone))));
             };
-            if this.inner.is_end_stream() {
+            if inner.is_end_stream() {
                 watched.end();
             }
             return Poll::Ready(Some(Ok(frame)));
         }
-        let Poll::Ready(polled) = Pin::new(&mut this.inner).poll_frame(cx) else {
+        let Poll::Ready(polled) = Pin::new(&mut *inner).poll_frame(cx) else {
             return this.poll_idle(cx, &watched).map(|error| Some(Err(error)));
         };
         this.waiting_since = None;
         Poll::Ready(match polled {
             Some(Ok(frame)) => Some(watched.take(&frame).map(|()| {
-                if this.inner.is_end_stream() {
+                if inner.is_end_stream() {
                     watched.end();
                 }
                 frame
@@ -192,11 +210,15 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.primed.is_none() && self.inner.is_end_stream()
+        self.primed.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        with_primed(self.inner.size_hint(), self.primed.as_ref())
+        let rest = self
+            .inner
+            .as_ref()
+            .map_or(SizeHint::with_exact(0), Body::size_hint);
+        with_primed(rest, self.primed.as_ref())
     }
 }
 

@@ -17,9 +17,10 @@ use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers::{
-    X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, prepare_request, prepare_response,
+    X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, X_REQUEST_ID, prepare_request, prepare_response,
 };
 use super::reply;
+use super::retry::{BodyState, Spare, Tries, kind_of};
 use super::send::{connect_error, line_for, may_repeat, send};
 use super::sse::Events;
 use super::target::{check_coding, check_head, origin_form};
@@ -29,8 +30,6 @@ use crate::config::HostHeader;
 use crate::routing::{HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
 use crate::upstream::Line;
 
-/// Tries in all when connecting fails: the second goes to another endpoint if there is one.
-const CONNECT_TRIES: u32 = 2;
 /// Serve one request: route, choose, claim, prepare, send, answer. Recording happens when the [`Exchange`] drops.
 pub(super) async fn forward(
     worker: Rc<Worker>,
@@ -121,24 +120,54 @@ async fn attempt(
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Failure> {
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
-    let (lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref()).await?;
+    let mut tries = Tries::default();
+    let (mut lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref(), &mut tries).await?;
     let upload = (!body.is_end_stream()).then(|| {
         let limits = &lane.settings.limits;
         Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
     });
     let wanted = upgrade::wanted(&head, upload.is_some());
-    let request = prepare(
-        worker,
-        exchange,
-        &lane,
-        head,
-        body,
-        upload.clone(),
-        wanted.as_ref(),
-    )
-    .await;
-    let sent_at = StdInstant::now();
-    let (answer, freed) = send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await?;
+    let mut body = RequestBody::new(body, upload.clone());
+    let (answer, freed, sent_at) = loop {
+        let spare = (lane.settings.retry.attempts > 1 && wanted.is_none()).then(|| Spare::of(&head));
+        let request = prepare(
+            worker,
+            exchange,
+            &lane,
+            head,
+            body,
+            upload.is_some(),
+            wanted.as_ref(),
+        )
+        .await;
+        let id = spare
+            .as_ref()
+            .and_then(|_| request.headers().get(X_REQUEST_ID).cloned());
+        let sent_at = StdInstant::now();
+        let unanswered = match send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await {
+            Ok((answer, freed)) => break (answer, freed, sent_at),
+            Err(unanswered) => unanswered,
+        };
+        let Some(spare) = spare else {
+            return Err(unanswered.error.into());
+        };
+        let state = match (&upload, &unanswered.body) {
+            (None, _) => BodyState::None,
+            (Some(_), Some(_)) => BodyState::Whole,
+            (Some(_), None) => BodyState::Begun,
+        };
+        if !tries.once_more(
+            worker,
+            exchange,
+            &lane,
+            (unanswered.failed, spare.method(), state),
+        ) {
+            return Err(unanswered.error.into());
+        }
+        head = spare.into_head(id);
+        body = unanswered.body.unwrap_or_else(RequestBody::none);
+        (lane, line) = reach(worker, exchange, &head, &body, proof.as_ref(), &mut tries).await?;
+    };
     if !answer.body().is_end_stream() && check_coding(answer.headers()).is_err() {
         // Passed on without its coding it would be another body.
         return Err(ProxyError::BadAnswer.into());
@@ -151,13 +180,14 @@ async fn attempt(
     Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
 }
 
-/// Steps 1 to 3, and the connection: only a failed connect, with which nothing was sent, is tried again.
+/// Steps 1 to 3, and the connection. A failed connect, with which nothing was sent, is tried again here.
 async fn reach(
     worker: &Rc<Worker>,
     exchange: &Exchange,
     head: &http::request::Parts,
-    body: &Incoming,
+    body: &impl Body,
     proof: Option<&Proof>,
+    tries: &mut Tries,
 ) -> Result<(Arc<Lane>, Line<RequestBody>), Failure> {
     let mut hosts = HostBuffer::new();
     let host = check_head(head, &mut hosts)?;
@@ -170,27 +200,27 @@ async fn reach(
     {
         return Err(ProxyError::Misdirected.into());
     }
-    let mut tried = None;
-    let mut tries = 0;
+    let state = if body.is_end_stream() {
+        BodyState::None
+    } else {
+        BodyState::Whole
+    };
     loop {
-        let lane = match decide(worker, exchange, host, head.uri.path(), proof, tried)? {
+        let lane = match decide(worker, exchange, host, head.uri.path(), proof, tries)? {
             Decision::Send(lane) => lane,
             Decision::Wait(queue) => {
                 hold(worker, &queue).await?;
                 continue;
             }
         };
-        if tries == 0 {
-            check_limits(&lane, head, body)?;
-        }
+        check_limits(&lane, head, body)?;
+        tries.begins(worker, exchange, &lane);
         match line_for(worker, exchange, &lane, may_repeat(&head.method, body)).await {
             Ok(line) => return Ok((lane, line)),
             Err(error) => {
-                tries += 1;
-                tried = exchange.with_claim(|claim| claim.endpoint().id);
-                exchange.unclaim();
-                if tries == CONNECT_TRIES {
-                    return Err(connect_error(&error).into());
+                let error = connect_error(&error);
+                if !tries.once_more(worker, exchange, &lane, (kind_of(error), &head.method, state)) {
+                    return Err(error.into());
                 }
             }
         }
@@ -228,7 +258,7 @@ fn decide(
     host: &str,
     path: &str,
     proof: Option<&Proof>,
-    tried: Option<u64>,
+    tries: &mut Tries,
 ) -> Result<Decision, Failure> {
     loop {
         let table = worker.shared.published.load();
@@ -263,7 +293,7 @@ fn decide(
             }
         };
         let lane = &service.pools[choice.color].lanes[worker.index];
-        match lane.pick(worker.ticket(), choice.explicit, tried) {
+        match lane.pick(tries.ticket(worker), choice.explicit, tries.failed()) {
             Ok(claim) => {
                 exchange.claimed(lane, claim);
                 return Ok(Decision::Send(Arc::clone(lane)));
@@ -298,7 +328,7 @@ async fn hold(worker: &Worker, queue: &Arc<HoldQueue>) -> Result<(), ProxyError>
     }
 }
 
-fn check_limits(lane: &Lane, head: &http::request::Parts, body: &Incoming) -> Result<(), ProxyError> {
+fn check_limits(lane: &Lane, head: &http::request::Parts, body: &impl Body) -> Result<(), ProxyError> {
     let limits = &lane.settings.limits;
     let target = head
         .uri
@@ -319,14 +349,14 @@ async fn prepare(
     exchange: &Exchange,
     lane: &Lane,
     mut head: http::request::Parts,
-    body: Incoming,
-    upload: Option<Rc<Upload>>,
+    mut body: RequestBody,
+    streams: bool,
     wanted: Option<&HeaderValue>,
 ) -> Request<RequestBody> {
     let expects = head.headers.contains_key(EXPECT);
     let sized = body.size_hint().exact().is_some();
     prepare_head(worker, exchange, lane, &mut head);
-    if upload.is_some() && !sized {
+    if streams && !sized {
         // Said aloud: hyper leaves the body of a GET away otherwise.
         head.headers
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -334,8 +364,6 @@ async fn prepare(
     if let Some(wanted) = wanted {
         upgrade::ask(&mut head.headers, wanted);
     }
-    let streams = upload.is_some();
-    let mut body = RequestBody::new(body, upload);
     if streams && !expects {
         body.prime().await;
     }

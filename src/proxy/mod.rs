@@ -14,6 +14,7 @@ pub mod headers;
 mod listener;
 mod reply;
 pub mod request_id;
+mod retry;
 mod send;
 mod sse;
 mod streams;

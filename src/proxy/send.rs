@@ -15,6 +15,7 @@ use super::body::{RequestBody, Upload};
 use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::exchange::Exchange;
+use super::retry::{Failed, kind_of};
 use super::upgrade;
 use super::worker::Worker;
 use crate::routing::Lane;
@@ -23,8 +24,26 @@ use crate::upstream::{ConnectError, Line};
 /// How often a request that was never sent goes out again: pooled connections may all have died at once.
 const RESENDS: u32 = 8;
 
-/// Step 5. What was never sent is sent again on another connection; anything else is not. With the answer to a wish to
-/// switch protocols comes the connection's inheritance.
+/// Why there is no answer, and what is left of the request.
+pub(super) struct Unanswered {
+    pub(super) error: ProxyError,
+    pub(super) failed: Failed,
+    /// Its body, if nothing of it was sent.
+    pub(super) body: Option<RequestBody>,
+}
+
+impl From<ProxyError> for Unanswered {
+    fn from(error: ProxyError) -> Self {
+        Self {
+            error,
+            failed: kind_of(error),
+            body: None,
+        }
+    }
+}
+
+/// Step 5. What was never sent is sent again on another connection to the same endpoint; anything else is the
+/// caller's. With the answer to a wish to switch protocols comes the connection's inheritance.
 pub(super) async fn send(
     worker: &Rc<Worker>,
     exchange: &Exchange,
@@ -32,7 +51,7 @@ pub(super) async fn send(
     line: &mut Line<RequestBody>,
     mut request: Request<RequestBody>,
     upload: Option<&Upload>,
-) -> Result<(Response<Incoming>, Option<upgrade::Inheritance>), ProxyError> {
+) -> Result<(Response<Incoming>, Option<upgrade::Inheritance>), Unanswered> {
     let method = request.method().clone();
     let asks = request.headers().contains_key(UPGRADE);
     let mut resends = 0;
@@ -42,21 +61,32 @@ pub(super) async fn send(
         match answer_in_time(line.sender().try_send_request(request), lane, upload).await {
             Ok(answer) => return Ok((answer, freed)),
             // An app that closes every connection at once would be dialled for ever.
-            Err(Unanswered::NeverSent(_)) if resends == RESENDS => return Err(ProxyError::Reset),
-            Err(Unanswered::NeverSent(again)) => {
+            Err(NoAnswer::NeverSent(again)) if resends == RESENDS => {
+                return Err(unsent(ProxyError::Reset, *again));
+            }
+            Err(NoAnswer::NeverSent(again)) => {
                 resends += 1;
                 request = *again;
                 exchange.retried();
                 let repeat = may_repeat(&method, request.body());
-                *line = line_for(worker, exchange, lane, repeat)
-                    .await
-                    .map_err(|error| connect_error(&error))?;
+                match line_for(worker, exchange, lane, repeat).await {
+                    Ok(other) => *line = other,
+                    Err(error) => return Err(unsent(connect_error(&error), request)),
+                }
             }
-            Err(Unanswered::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
-                return Err(ProxyError::DrainExpired);
+            Err(NoAnswer::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
+                return Err(ProxyError::DrainExpired.into());
             }
-            Err(Unanswered::Failed(error)) => return Err(error),
+            Err(NoAnswer::Failed(error)) => return Err(error.into()),
         }
+    }
+}
+
+fn unsent(error: ProxyError, request: Request<RequestBody>) -> Unanswered {
+    Unanswered {
+        error,
+        failed: Failed::Unsent,
+        body: Some(request.into_body()),
     }
 }
 
@@ -100,8 +130,8 @@ pub(super) fn connect_error(error: &ConnectError) -> ProxyError {
     }
 }
 
-/// Why there is no answer.
-enum Unanswered {
+/// What became of a request on one connection.
+enum NoAnswer {
     /// Not a byte was sent: here is the request again.
     NeverSent(Box<Request<RequestBody>>),
     /// Anything else.
@@ -115,7 +145,7 @@ async fn answer_in_time(
     >,
     lane: &Lane,
     upload: Option<&Upload>,
-) -> Result<Response<Incoming>, Unanswered> {
+) -> Result<Response<Incoming>, NoAnswer> {
     let mut sent = std::pin::pin!(sent);
     let begun = Instant::now();
     let patience = lane.settings.timeouts.first_byte;
@@ -130,10 +160,10 @@ async fn answer_in_time(
     .await;
     match answered {
         Some(Ok(answer)) => Ok(answer),
-        None => Err(Unanswered::Failed(ProxyError::FirstByteTimeout)),
+        None => Err(NoAnswer::Failed(ProxyError::FirstByteTimeout)),
         Some(Err(mut error)) => Err(match error.take_message() {
-            Some(request) => Unanswered::NeverSent(Box::new(request)),
-            None => Unanswered::Failed(why_unanswered(error.error(), upload)),
+            Some(request) => NoAnswer::NeverSent(Box::new(request)),
+            None => NoAnswer::Failed(why_unanswered(error.error(), upload)),
         }),
     }
 }

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue};
 use tokio::sync::Notify;
 
 use super::table::{AppRoute, Lane, Member, PaddedPoint, Pool, RoutingTable, ServiceRoute, Settings};
-use super::{HoldQueue, Matcher, Place};
+use super::{HoldQueue, Matcher, Place, RetryBudget};
 use crate::config::{self, Config, EndpointAddress, Probe, WhenLast};
 use crate::metrics::Registry;
 use crate::rollout::{AppState, ByColor, Color, Phase};
@@ -61,7 +61,7 @@ pub fn rebuild(
     now: Instant,
 ) -> Built {
     let AppInput { config, state, .. } = input;
-    let mut carried = Carried::of(before);
+    let mut carried = Carried::of(before, fixed.workers);
     let hold = state.hold.map(|hold| {
         before
             .and_then(|app| app.hold.clone())
@@ -130,17 +130,23 @@ pub fn with_app(table: &RoutingTable, app: Arc<AppRoute>) -> RoutingTable {
 /// The live parts of the table before, taken out as they find their place in the new one.
 struct Carried {
     members: HashMap<EndpointKey, Arc<Member>>,
+    /// By service.
+    budgets: HashMap<String, Arc<[RetryBudget]>>,
     kept: Vec<u64>,
 }
 
 impl Carried {
-    fn of(before: Option<&AppRoute>) -> Self {
-        let services = before.into_iter().flat_map(|app| &app.services);
-        let pools = services.flat_map(|service| service.pools.iter());
+    fn of(before: Option<&AppRoute>, workers: usize) -> Self {
+        let services = || before.into_iter().flat_map(|app| &app.services);
+        let budgets = services().map(|service| (service.name.clone(), Arc::clone(&service.settings.budgets)));
+        let pools = services().flat_map(|service| service.pools.iter());
         let members = pools.flat_map(|(_, pool)| &pool.members);
         let by_key = members.map(|member| (member.endpoint.key.clone(), Arc::clone(member)));
         Self {
             members: by_key.collect(),
+            budgets: budgets
+                .filter(|(_, of_workers)| of_workers.len() == workers)
+                .collect(),
             kept: Vec::new(),
         }
     }
@@ -192,6 +198,11 @@ fn build_service(
         limits: app.limits,
         headers: app.headers.clone(),
         strip: prefix,
+        retry: app.retry,
+        budgets: carried
+            .budgets
+            .remove(&service.name)
+            .unwrap_or_else(|| (0..fixed.workers).map(|_| RetryBudget::default()).collect()),
         streams: app.drain.streams,
     });
     let pool = |color| build_pool(fixed, input, service, &settings, color, resolved, carried);

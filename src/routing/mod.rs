@@ -4,6 +4,7 @@
 //! service" ([`RoutingTable::find`]), "which color" ([`choose`]) and "which endpoint" ([`Lane::pick`]) are pure
 //! functions of it, shared by the request path and by `explain`.
 
+mod budget;
 mod build;
 mod choose;
 mod hold;
@@ -13,6 +14,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use budget::RetryBudget;
 pub use build::{AppInput, Built, Fixed, Resolved, gates, matcher, rebuild, with_app};
 pub use choose::{Choice, Special, Unavailable, Why, choose, choose_with, peek_bucket};
 pub use hold::{HoldQueue, HoldTicket};

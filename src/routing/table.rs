@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{HoldQueue, Matcher, Place};
-use crate::config::{Drain, Headers, HostPattern, Limits, Network, PathMatch, Streams, Timeouts};
+use super::{HoldQueue, Matcher, Place, RetryBudget};
+use crate::config::{Drain, Headers, HostPattern, Limits, Network, PathMatch, Retry, Streams, Timeouts};
 use crate::metrics::{PoolCells, PoolMetrics};
 use crate::rollout::{ByColor, Color, Weight};
 use crate::upstream::{Claim, Endpoint, Gate, Health};
@@ -182,9 +182,21 @@ pub struct Settings {
     pub headers: Headers,
     /// The prefix to take off, if `strip_prefix` is on.
     pub strip: Option<String>,
+    /// How often a request may be tried.
+    pub retry: Retry,
+    /// Each worker's count for it; carried over.
+    pub budgets: Arc<[RetryBudget]>,
     /// How the streams of a color end that is left. Of the time when a stream began; the newest table's word
     /// stands over it, as long as the app exists.
     pub streams: Streams,
+}
+
+impl Settings {
+    /// A worker's retry budget.
+    #[must_use]
+    pub fn budget(&self, worker: usize) -> &RetryBudget {
+        &self.budgets[worker]
+    }
 }
 
 /// The endpoints of one service in one color.
@@ -273,11 +285,11 @@ impl Lane {
     /// Steps 2b and 3 of a request: pick an endpoint and claim it.
     ///
     /// Of two usable endpoints (walking on from `ticket`, which the caller raises by one a request) the one with
-    /// fewer claims of this worker is taken. `tried` leaves one out that has just failed, if there is another.
+    /// fewer claims of this worker is taken. `tried` are left out, which have failed the request already, if there are others.
     ///
     /// # Errors
     /// [`PickError::Closed`]: load the table again. [`PickError::Empty`]: nothing to send to.
-    pub fn pick(&self, ticket: usize, explicit: bool, tried: Option<u64>) -> Result<Claim, PickError> {
+    pub fn pick(&self, ticket: usize, explicit: bool, tried: &[u64]) -> Result<Claim, PickError> {
         let member = self.select(ticket, tried).ok_or(PickError::Empty)?;
         let gate = if explicit { &member.explicit } else { &member.open };
         // No gate is no permission; a closed one says that this table is no longer the newest.
@@ -285,11 +297,18 @@ impl Lane {
         gate.claim(self.worker).ok_or(PickError::Closed)
     }
 
-    fn select(&self, ticket: usize, tried: Option<u64>) -> Option<&Member> {
+    /// Whether there is a usable endpoint besides these.
+    #[must_use]
+    pub fn has_other(&self, tried: &[u64]) -> bool {
+        let fresh = |member: &Arc<Member>| usable(member) && !tried.contains(&member.endpoint.id);
+        self.members.iter().any(fresh)
+    }
+
+    fn select(&self, ticket: usize, tried: &[u64]) -> Option<&Member> {
         if let [only] = self.members.as_slice() {
             return (usable(only) || self.serves_failing(only)).then_some(only);
         }
-        let fresh = |member: &Member| usable(member) && Some(member.endpoint.id) != tried;
+        let fresh = |member: &Member| usable(member) && !tried.contains(&member.endpoint.id);
         self.lesser_of_two(ticket, fresh)
             .or_else(|| self.lesser_of_two(ticket, usable))
             .or_else(|| self.lesser_of_two(ticket, |member| self.serves_failing(member)))

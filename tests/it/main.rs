@@ -16,6 +16,7 @@ mod interim;
 mod lifecycle;
 mod limits;
 mod operating;
+mod resilience;
 mod routing;
 mod smuggling;
 mod streams;

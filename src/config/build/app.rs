@@ -107,6 +107,7 @@ impl AppBuild<'_, '_, '_, '_> {
                 streams: self.streams(&raw.drain.streams),
             },
             headers: self.build.headers(&raw.headers),
+            retry: self.build.retry(&raw.retry),
             switch: Switch {
                 // `healthy` is the only requirement that can be written.
                 require_healthy: raw.switch.require.as_ref().is_none_or(|list| !list.is_empty()),

@@ -5,6 +5,7 @@ mod headers;
 mod health;
 mod listeners;
 mod parts;
+mod resilience;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
