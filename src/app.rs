@@ -19,7 +19,7 @@ use crate::rollout::{Actor, Color, Trigger};
 use crate::routing::{Edge, Published, RoutingTable};
 use crate::shutdown;
 use crate::store::{Journal, Restored, StoreError, StoreHandle};
-use crate::tls::{self, Certificates, Terminator};
+use crate::tls::{self, Certificates, Originators, Terminator};
 
 /// After SIGTERM the process is unready and still accepts for so long: load balancers need a moment to notice.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -263,7 +263,8 @@ impl App {
         let verify_secret = secret().map_err(system("reading /dev/urandom"))?;
         let (changes, _guard) = watch_file(self.source.file.as_ref());
         let certificates = certificates_of(&self.terminators);
-        let (renewals, _renewals_guard) = watch_certificates(certificates.clone());
+        let originators = Arc::<Originators>::default();
+        let (renewals, _renewals_guard) = watch_certificates(certificates.clone(), &originators);
         let (phase, phases) = watch::channel(Phase::Running);
         let (stop, _) = shutdown::channel();
         let shared = Arc::new(proxy::Shared {
@@ -280,6 +281,7 @@ impl App {
             file: self.source.file,
             published: published.clone(),
             registry: Arc::clone(&registry),
+            originators,
             metrics: Arc::clone(&metrics),
             store: self.store.clone(),
             restored: self.restored,
@@ -355,6 +357,7 @@ fn entrances(
     all.map(|((listener, address), tls)| Entrance {
         address: address.clone(),
         tls: tls.clone(),
+        proxy_protocol: listener.proxy_protocol,
         redirects: listener.redirect_https.is_some(),
     })
     .collect()
@@ -386,6 +389,8 @@ fn empty_table(config: &Config) -> RoutingTable {
         edge: Arc::new(Edge {
             limits: config.limits,
             trusted: config.server.trusted_proxies.clone(),
+            preview: None,
+            trusts_unix: config.server.trusts_unix,
         }),
     }
 }
@@ -422,11 +427,12 @@ fn watch_file(file: Option<&(PathBuf, ContentHash, String)>) -> FileWatch {
 }
 
 /// Watch the files of all certificates, whichever a reload makes them.
-fn watch_certificates(certificates: Vec<Arc<Certificates>>) -> FileWatch {
-    if certificates.is_empty() {
-        return (None, None);
-    }
-    let files = move || certificates.iter().flat_map(|one| one.files()).collect();
+fn watch_certificates(certificates: Vec<Arc<Certificates>>, originators: &Arc<Originators>) -> FileWatch {
+    let originators = Arc::clone(originators);
+    let files = move || {
+        let ours = certificates.iter().flat_map(|one| one.files());
+        ours.chain(originators.files()).collect()
+    };
     match config::watch_files(files) {
         Ok((changes, guard, warning)) => {
             if let Some(warning) = warning {

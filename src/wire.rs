@@ -1,5 +1,7 @@
 //! Sockets as hyper wants them: small writes joined into one `send`, large ones vectored, and a watch on what moves.
 
+pub mod preamble;
+
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -255,6 +257,19 @@ impl Socket {
                 Err(_) => return Poll::Ready(()),
                 Ok(_) => return Poll::Pending,
             }
+        }
+    }
+
+    /// Whether both ends of the connection have the same address: then the peer runs on this machine. (A Unix socket's
+    /// always does.)
+    #[must_use]
+    pub fn is_of_this_machine(&self) -> bool {
+        match self {
+            Self::Tcp(half) => {
+                let (own, peer) = (tcp_of(half).local_addr(), tcp_of(half).peer_addr());
+                matches!((own, peer), (Ok(own), Ok(peer)) if own.ip() == peer.ip())
+            }
+            Self::Unix(_) => true,
         }
     }
 

@@ -37,12 +37,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("rollout", &[]),
     // Leaves: anyone may use them. Metrics have labels, so they know the words of the bottom two.
     ("metrics", &["config", "rollout"]),
+    ("expr", &[]),
     ("shutdown", &[]),
     ("tls", &[]),
     ("wire", &[]),
 ];
 
-const LEAVES: &[&str] = &["metrics", "shutdown", "tls", "wire"];
+const LEAVES: &[&str] = &["expr", "metrics", "shutdown", "tls", "wire"];
 
 const FILE_LINES_MAX: usize = 500;
 

@@ -11,6 +11,7 @@ use super::reads::json;
 use super::request::{Sent, color, duration, meant, words};
 use super::routes::Door;
 use super::show;
+use crate::config::Aim;
 use crate::control::{Ask, ExplainRequest, Intent, Refusal, Wanted};
 use crate::rollout::Color;
 
@@ -36,8 +37,12 @@ pub(super) async fn switch(sent: Sent<dto::Switch>) -> Result<Response, Problem>
             ));
         }
     };
-    let force = sent.body.force;
-    let ask = sent.ask(Intent::Switch { to, force }, &sent.body.reason, sent.body.dry_run)?;
+    let intent = Intent::Switch {
+        to,
+        force: sent.body.force,
+        release: sent.body.release,
+    };
+    let ask = sent.ask(intent, &sent.body.reason, sent.body.dry_run)?;
     change(&sent.door, ask).await
 }
 
@@ -100,7 +105,8 @@ pub(super) async fn hold(sent: Sent<dto::HoldRequests>) -> Result<Response, Prob
             "`max`: a hold lasts more than 0 and at most 1h",
         ));
     }
-    let ask = sent.ask(Intent::Hold { max }, &sent.body.reason, sent.body.dry_run)?;
+    let idle = sent.body.idle;
+    let ask = sent.ask(Intent::Hold { max, idle }, &sent.body.reason, sent.body.dry_run)?;
     change(&sent.door, ask).await
 }
 
@@ -186,12 +192,26 @@ pub(super) async fn probe(sent: Sent<dto::Nothing>) -> Result<Response, Problem>
     Ok(json(&show::probed(&probed)))
 }
 
+/// Changes nothing, but lets whoever has the answer in: so it is no read.
+pub(super) async fn preview_token(sent: Sent<dto::NewPreviewToken>) -> Result<Response, Problem> {
+    let word = sent.body.color.as_str();
+    let aim = Aim::of(word).ok_or_else(|| {
+        let known = ["blue", "green", "standby"];
+        let why = format!("`color`: `{word}` is not `blue`, `green` or `standby`");
+        Problem::new(Code::Invalid, why + &meant(word, &known))
+    })?;
+    let life = duration("ttl", &sent.body.ttl)?;
+    let token = sent.door.handle.preview_token(sent.app(), aim, life).await?;
+    Ok(json(&show::preview_token(token)))
+}
+
 /// Not bound to an app: which app it is, is part of the answer.
 pub(super) async fn explain(sent: Sent<dto::Explain>) -> Result<Response, Problem> {
     let request = ExplainRequest {
         method: sent.body.method.clone(),
         url: sent.body.url.clone(),
         headers: sent.body.headers.clone(),
+        from: sent.body.from.clone(),
     };
     if let Some(app) = sent.app() {
         super::reads::view(&sent.door, Some(&app)).await?;

@@ -519,6 +519,9 @@ pub struct Switch {
     /// Although the gates refuse.
     #[serde(default)]
     pub force: bool,
+    /// End a hold afterwards, whatever became of the switch.
+    #[serde(default)]
+    pub release: bool,
     /// Why.
     #[serde(default)]
     pub reason: String,
@@ -581,6 +584,8 @@ pub struct HoldRequests {
     /// At most this long, as `"20s"`, which is the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<String>,
+    /// Answer when no request runs any more; 504 if the hold is over before.
+    pub idle: bool,
     /// Why.
     pub reason: String,
     /// Say what would happen, and do nothing.
@@ -629,6 +634,45 @@ pub struct SetColor {
     pub dry_run: bool,
 }
 
+/// `POST /v1/apps/{app}/preview-token`
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewPreviewToken {
+    /// `standby`, `blue` or `green`.
+    #[serde(default = "standby")]
+    pub color: String,
+    /// How long it lives, as `1h`; at most 30 days.
+    #[serde(default = "an_hour")]
+    pub ttl: String,
+}
+
+fn standby() -> String {
+    "standby".to_owned()
+}
+
+fn an_hour() -> String {
+    "1h".to_owned()
+}
+
+/// A token by which a color can be reached for a while.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PreviewToken {
+    /// `cutover.preview-token/v1`
+    pub schema: String,
+    /// The app.
+    pub app: String,
+    /// `standby`, `blue` or `green`.
+    pub color: String,
+    /// The token.
+    pub token: String,
+    /// When it ends.
+    pub expires: String,
+    /// The request header that it goes into.
+    pub header: String,
+    /// The cookie that it may go into.
+    pub cookie: Option<String>,
+}
+
 /// `POST /v1/explain`
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -641,6 +685,9 @@ pub struct Explain {
     /// Headers as name and value.
     #[serde(default)]
     pub headers: Vec<(String, String)>,
+    /// The address it comes from.
+    #[serde(default)]
+    pub from: Option<String>,
 }
 
 fn get() -> String {

@@ -21,6 +21,7 @@ use crate::config::Role;
     dto::Explained,
     dto::Drained,
     dto::Probed,
+    dto::PreviewToken,
     dto::ConfigText,
     dto::ProblemBody,
     dto::Switch,
@@ -32,6 +33,7 @@ use crate::config::Role;
     dto::Maintenance,
     dto::SetColor,
     dto::Explain,
+    dto::NewPreviewToken,
     dto::Nothing,
 )))]
 struct Schemas;

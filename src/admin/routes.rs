@@ -174,6 +174,15 @@ pub(super) static ROUTES: &[Route] = &[
         "Probed",
         || post(changes::probe),
     ),
+    write(
+        Method::POST,
+        "/v1/apps/{app}/preview-token",
+        Role::Operator,
+        "A token by which a color can be reached on purpose, for a while",
+        "NewPreviewToken",
+        "PreviewToken",
+        || post(changes::preview_token),
+    ),
     read(
         "/v1/apps/{app}/colors/{color}/drained",
         "Wait until a color holds no request",

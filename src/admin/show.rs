@@ -238,6 +238,18 @@ pub(super) fn drained(drained: control::Drained) -> dto::Drained {
     }
 }
 
+pub(super) fn preview_token(token: control::PreviewToken) -> dto::PreviewToken {
+    dto::PreviewToken {
+        schema: "cutover.preview-token/v1".to_owned(),
+        app: token.app,
+        color: token.aim.as_str().to_owned(),
+        token: token.token,
+        expires: token.expires.to_string(),
+        header: token.header,
+        cookie: token.cookie,
+    }
+}
+
 pub(super) fn probed(probed: &control::Probed) -> dto::Probed {
     dto::Probed {
         schema: schema::PROBE.to_owned(),

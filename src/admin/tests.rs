@@ -54,7 +54,8 @@ fn a_switch_is_asked_for_and_answered_with_its_generation() {
         ask.intent,
         Intent::Switch {
             to: Wanted::Color(Color::Green),
-            force: true
+            force: true,
+            release: false,
         }
     );
     assert_eq!(ask.expect_generation, Some(42));
@@ -101,6 +102,7 @@ fn every_change_has_its_path() {
             r#"{"max":"1500ms"}"#,
             Intent::Hold {
                 max: Duration::from_millis(1500),
+                idle: false,
             },
         ),
         ("release", "{}", Intent::Release),

@@ -111,6 +111,15 @@ pub(super) enum Verb {
     Switch {
         /// The color, or whichever is not active
         to: Target,
+        /// Without overlap: requests wait until none runs, then the traffic moves, then they go on
+        #[arg(long)]
+        hold: bool,
+        /// With --hold: run this (a migration) while nothing runs; if it fails, nothing is switched
+        #[arg(long, value_name = "COMMAND", requires = "hold")]
+        run: Option<String>,
+        /// With --hold: whatever happens, requests go on after this
+        #[arg(long, default_value = "20s", value_name = "DURATION", value_parser = duration, requires = "hold")]
+        max_hold: Duration,
     },
     /// Back to the color active before
     #[command(visible_alias = "undo")]
@@ -174,6 +183,18 @@ pub(super) enum Verb {
         /// A header, as `Name: value`
         #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = header)]
         headers: Vec<(String, String)>,
+        /// The address it comes from
+        #[arg(long, value_name = "IP")]
+        from: Option<std::net::IpAddr>,
+    },
+    /// Make a token by which a color can be reached on purpose
+    PreviewToken {
+        /// The color, or whichever is not active
+        #[arg(default_value = "standby")]
+        to: Target,
+        /// How long it lives
+        #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = duration)]
+        ttl: Duration,
     },
     /// Read the config file again
     Reload,
@@ -331,6 +352,9 @@ impl Cli {
                 return Err(format!("{flag} needs --reason TEXT: the history must say why"));
             }
         }
+        if matches!(self.verb, Verb::Switch { hold: true, .. }) && common.idempotency_key.is_some() {
+            return Err("`switch --hold` is several changes: it takes no --idempotency-key".to_owned());
+        }
         if let Verb::Weight { shares } = &self.verb
             && let [(first, a), (second, b)] = shares[..]
         {
@@ -382,6 +406,7 @@ impl Verb {
             Self::History { .. } => ("history", server),
             Self::Events { .. } => ("events", server),
             Self::Explain { .. } => ("explain", server),
+            Self::PreviewToken { .. } => ("preview-token", server),
             Self::Reload => ("reload", server),
             Self::Config => ("config", server),
             Self::Probe { .. } => ("probe", Takes { wait: true, ..server }),

@@ -163,6 +163,7 @@ pub(super) async fn explain(
     method: &str,
     url: &str,
     headers: &[(String, String)],
+    from: Option<std::net::IpAddr>,
 ) -> Result<(), Failure> {
     let path = match remote.common.app {
         Some(_) => remote.app_path("/explain"),
@@ -171,7 +172,7 @@ pub(super) async fn explain(
     let call = Call {
         method: Method::POST,
         path,
-        body: Some(json!({ "method": method, "url": url, "headers": headers }).to_string()),
+        body: Some(json!({ "method": method, "url": url, "headers": headers, "from": from }).to_string()),
         headers: Vec::new(),
         time: Duration::from_secs(10),
     };
@@ -187,6 +188,35 @@ pub(super) async fn explain(
         remote.output.data(&answer);
     } else {
         remote.output.data(&tables::explained(&explained));
+    }
+    Ok(())
+}
+
+/// The token is the data, how to use it a note: it can go straight into a variable.
+pub(super) async fn preview_token(remote: &mut Remote<'_>, to: &str, ttl: Duration) -> Result<(), Failure> {
+    let call = Call {
+        method: Method::POST,
+        path: remote.app_path("/preview-token"),
+        body: Some(json!({ "color": to, "ttl": format!("{}ms", ttl.as_millis()) }).to_string()),
+        headers: Vec::new(),
+        time: Duration::from_secs(10),
+    };
+    let (made, text): (dto::PreviewToken, _) = remote.call(&call).await?;
+    if remote.common.json {
+        remote.output.data(&text);
+        return Ok(());
+    }
+    remote.output.data(&clean(&made.token));
+    if !remote.common.quiet {
+        let cookie = made.cookie.map(|name| format!(" or the cookie {}", clean(&name)));
+        remote.output.note(&format!(
+            "for {} of {}, until {}: put it into the request header {}{}",
+            clean(&made.color),
+            clean(&made.app),
+            clean(&made.expires),
+            clean(&made.header),
+            cookie.unwrap_or_default()
+        ));
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod failure;
+mod hold;
 mod look;
 mod operate;
 mod output;
@@ -106,9 +107,21 @@ async fn ask(
         Verb::Status { watch } => look::status(remote, *watch).await,
         Verb::History { limit } => look::history(remote, *limit).await,
         Verb::Events { follow } => look::events(remote, *follow).await,
-        Verb::Explain { method, url, headers } => look::explain(remote, method, url, headers).await,
+        Verb::Explain {
+            method,
+            url,
+            headers,
+            from,
+        } => look::explain(remote, method, url, headers, *from).await,
+        Verb::PreviewToken { to, ttl } => look::preview_token(remote, to.as_str(), *ttl).await,
         Verb::Config => look::config(remote).await,
-        Verb::Switch { to } => operate::switch(remote, to.as_str()).await,
+        Verb::Switch {
+            to,
+            hold: true,
+            run,
+            max_hold,
+        } => hold::switch(remote, to.as_str(), run.as_deref(), *max_hold).await,
+        Verb::Switch { to, .. } => operate::switch(remote, to.as_str()).await,
         Verb::Rollback => operate::rollback(remote).await,
         Verb::Weight { shares } => operate::weight(remote, shares).await,
         Verb::Endpoints(verb) => operate::endpoints(remote, verb).await,

@@ -133,7 +133,7 @@ async fn change(remote: &mut Remote<'_>, rest: &str, body: Value) -> Result<dto:
     Ok(outcome)
 }
 
-fn show(remote: &mut Remote<'_>, outcome: &dto::Outcome, text: &str) {
+pub(super) fn show(remote: &mut Remote<'_>, outcome: &dto::Outcome, text: &str) {
     if remote.common.json {
         remote.output.data(text);
     } else if remote.common.quiet {
@@ -201,7 +201,7 @@ pub(super) fn sentence(outcome: &dto::Outcome) -> String {
 }
 
 /// `--wait` of a switch: until the color that lost its traffic has drained.
-async fn settle(remote: &mut Remote<'_>, outcome: &dto::Outcome) -> Result<(), Failure> {
+pub(super) async fn settle(remote: &mut Remote<'_>, outcome: &dto::Outcome) -> Result<(), Failure> {
     let Some(wait) = remote.common.wait else {
         return Ok(());
     };

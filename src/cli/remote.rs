@@ -102,6 +102,18 @@ impl<'a> Remote<'a> {
         &self,
         method: Method,
         rest: &str,
+        body: Value,
+    ) -> Result<(dto::Outcome, String), Failure> {
+        self.change_at(self.common.expect_generation, method, rest, body)
+            .await
+    }
+
+    /// The same, if the app is at this generation.
+    pub(super) async fn change_at(
+        &self,
+        generation: Option<u64>,
+        method: Method,
+        rest: &str,
         mut body: Value,
     ) -> Result<(dto::Outcome, String), Failure> {
         if let Some(reason) = &self.common.reason {
@@ -111,7 +123,7 @@ impl<'a> Remote<'a> {
             body["dry_run"] = Value::from(true);
         }
         let mut headers = Vec::new();
-        if let Some(generation) = self.common.expect_generation {
+        if let Some(generation) = generation {
             let etag = HeaderValue::from_str(&format!("\"g{generation}\""));
             headers.extend(etag.ok().map(|etag| (header::IF_MATCH, etag)));
         }

@@ -435,6 +435,7 @@ fn every_verb_asks_for_what_it_says() {
             Intent::Switch {
                 to: Wanted::Standby,
                 force: true,
+                release: false,
             },
         ),
         (
@@ -460,6 +461,7 @@ fn every_verb_asks_for_what_it_says() {
             "hold --max 1500ms",
             Intent::Hold {
                 max: Duration::from_millis(1500),
+                idle: false,
             },
         ),
         ("release", Intent::Release),

@@ -198,6 +198,18 @@ impl<'t> Findings<'t> {
         !self.errors.has_room()
     }
 
+    /// The place of a part of a string, by the string's place and value; the whole of it when it is written with
+    /// escapes.
+    pub(super) fn inside(&self, string: &Range<usize>, value: &str, part: &Range<usize>) -> Range<usize> {
+        let written = self.text.get(string.clone()).unwrap_or_default();
+        match written.find(value) {
+            Some(quotes) if !value.is_empty() => {
+                string.start + quotes + part.start..string.start + quotes + part.end
+            }
+            _ => string.clone(),
+        }
+    }
+
     /// Something worth knowing at these bytes of the text.
     pub(super) fn warn(
         &mut self,

@@ -1,10 +1,12 @@
 //! What differs between two configurations, in the words of the file.
 
+mod traffic;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::model::{App, Config, HttpProbe, Initial, Limits, Listener, Probe, Service, WhenLast};
+use super::model::{Aim, App, Config, HttpProbe, Initial, Limits, Listener, Probe, Service, WhenLast};
 use super::{AccessFormat, HostHeader, HostPattern, Role};
 
 /// One line for each change from `old` to `new`; empty when they mean the same.
@@ -161,6 +163,8 @@ fn listener(listener: &Listener) -> Flat {
             .map(|status| status.to_string())
             .unwrap_or_default(),
     );
+    flat.put("color", listener.color.map_or("", Aim::as_str));
+    flat.put("proxy_protocol", listener.proxy_protocol);
     let Some(tls) = &listener.tls else {
         return flat;
     };
@@ -192,7 +196,8 @@ fn process(config: &Config) -> Flat {
         server
             .trusted_proxies
             .iter()
-            .map(|network| format!("{}/{}", network.address, network.prefix)),
+            .map(|network| format!("{}/{}", network.address, network.prefix))
+            .chain(server.trusts_unix.then(|| "unix:".to_owned())),
     );
     flat.put(
         "server.compat_file",
@@ -288,6 +293,7 @@ fn app(app: &App) -> Flat {
             HostHeader::Fixed(name) => name,
         },
     );
+    flat.put(&key("headers.forwarded"), headers.forwarded);
     flat.secrets(&key("headers.request.set"), headers.request_set.clone());
     flat.list(&key("headers.request.remove"), &headers.request_remove);
     flat.secrets(&key("headers.response.set"), headers.response_set.clone());
@@ -308,6 +314,7 @@ fn app(app: &App) -> Flat {
     flat.put(&key("switch.verify"), app.switch.verify);
     flat.put(&key("retry.attempts"), app.retry.attempts);
     flat.put(&key("retry.budget"), app.retry.budget);
+    traffic::traffic(&app.name, &app.traffic, &mut flat);
     flat
 }
 
@@ -323,6 +330,20 @@ fn service(key: &str, service: &Service) -> Flat {
     flat.time(&key("timeouts.first_byte"), service.timeouts.first_byte);
     flat.time(&key("timeouts.idle"), service.timeouts.idle);
     flat.time(&key("timeouts.upstream_idle"), service.timeouts.upstream_idle);
+    let trust = &service.tls.trust;
+    let file = |path: &Option<std::path::PathBuf>| {
+        path.iter()
+            .map(|path| path.display().to_string())
+            .collect::<String>()
+    };
+    flat.put(&key("tls.ca"), file(&trust.ca));
+    let pair = trust.identity.as_ref();
+    flat.put(&key("tls.client_cert"), file(&pair.map(|pair| pair.cert.clone())));
+    flat.put(&key("tls.client_key"), file(&pair.map(|pair| pair.key.clone())));
+    flat.put(
+        &key("tls.server_name"),
+        service.tls.server_name.clone().unwrap_or_default(),
+    );
     let health = &service.health;
     flat.time(&key("health.interval"), health.interval);
     flat.time(&key("health.timeout"), health.timeout);

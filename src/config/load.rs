@@ -53,13 +53,13 @@ impl Loaded {
             let mut settings = listeners.iter().filter_map(|listener| listener.tls.as_ref());
             settings.any(|tls| match file {
                 PemFile::Pair(pair) => tls.settings.certificates.contains(pair),
-                PemFile::ClientCa(path) => tls.settings.client_ca.as_ref() == Some(path),
-            })
+                PemFile::Ca(path) => tls.settings.client_ca.as_ref() == Some(path),
+            }) || running.is_some_and(|config| towards_apps(config, file))
         };
         for (file, span) in self.pem.iter().filter(|(file, _)| !in_use(file)) {
             let checked = match file {
                 PemFile::Pair(pair) => pair.check(),
-                PemFile::ClientCa(path) => tls::check_client_ca(path),
+                PemFile::Ca(path) => tls::check_ca(path),
             };
             if let Err(error) = checked {
                 let hint = error.hint.map(str::to_owned);
@@ -74,7 +74,16 @@ impl Loaded {
 #[derive(Clone, Debug)]
 pub(super) enum PemFile {
     Pair(tls::Pair),
-    ClientCa(PathBuf),
+    Ca(PathBuf),
+}
+
+/// Whether handshakes with apps use it.
+fn towards_apps(config: &Config, file: &PemFile) -> bool {
+    let mut services = config.apps.values().flat_map(|app| app.services.values());
+    services.any(|service| match file {
+        PemFile::Pair(pair) => service.tls.trust.identity.as_ref() == Some(pair),
+        PemFile::Ca(path) => service.tls.trust.ca.as_ref() == Some(path),
+    })
 }
 
 /// SHA-256 of the bytes of a file; displayed in hexadecimal digits.

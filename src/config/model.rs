@@ -4,6 +4,8 @@
 //! (`config/full.toml` shows every key).
 
 mod resilience;
+mod rules;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +17,8 @@ use crate::rollout::{ByColor, Color};
 use crate::tls;
 
 pub use resilience::Retry;
+pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
+pub use traffic::{AffinityKey, Aim, Hold, Preview, Traffic};
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,8 +48,10 @@ pub struct Server {
     pub require_state: bool,
     /// How long a shutdown waits for running requests.
     pub shutdown_grace: Duration,
-    /// Networks whose `X-Forwarded-*` headers are believed.
+    /// Networks whose `X-Forwarded-*`, `Forwarded` and PROXY protocol are believed.
     pub trusted_proxies: Vec<Network>,
+    /// Whoever connects to a Unix socket is believed too (`"unix:"` in the list).
+    pub trusts_unix: bool,
     /// A file that gets the active color after each change; `{app}` in it is the app's name. Never read.
     pub compat_file: Option<String>,
 }
@@ -126,10 +132,14 @@ pub enum Role {
 pub struct Listener {
     /// Where it listens.
     pub address: ListenAddress,
+    /// Each connection begins with a PROXY header.
+    pub proxy_protocol: bool,
     /// `[listener.tls]`; `None` is clear text.
     pub tls: Option<Tls>,
     /// Every request is answered with this status and the same address under https.
     pub redirect_https: Option<u16>,
+    /// Every request through it is meant for this color.
+    pub color: Option<Aim>,
 }
 
 /// `[listener.tls]`
@@ -204,6 +214,8 @@ pub struct App {
     pub retry: Retry,
     /// `[app.NAME.switch]`
     pub switch: Switch,
+    /// What chooses between its colors.
+    pub traffic: Traffic,
 }
 
 /// A host that an app answers to, in lower case, without a port.
@@ -248,6 +260,18 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// `[…health]`
     pub health: Health,
+    /// `[…tls]`: for its `https://` endpoints.
+    pub tls: UpstreamTls,
+}
+
+/// `[…tls]` of an app or service: how TLS is spoken to `https://` endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Whom to believe, and what to show.
+    pub trust: tls::Trust,
+    /// The name that certificates must be for, and SNI; `None`: that of `headers.host`, where it is a fixed one, else
+    /// the endpoint's own.
+    pub server_name: Option<String>,
 }
 
 /// Which paths a service answers. An exact path wins over any prefix, a longer prefix over a shorter.
@@ -270,7 +294,87 @@ impl fmt::Display for PathMatch {
 
 /// One endpoint as an operator writes it. `Display` gives back what was written; it is key and metric label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum EndpointAddress {
+pub struct EndpointAddress {
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// Where it is.
+    pub place: Address,
+}
+
+impl EndpointAddress {
+    /// HTTP/1.1 in clear text at this address.
+    #[must_use]
+    pub const fn plain(place: Address) -> Self {
+        Self {
+            protocol: Protocol::Http1,
+            place,
+        }
+    }
+}
+
+impl EndpointAddress {
+    /// Its name as the `Host` field says it: without the protocol's usual port (RFC 9110 §4.2.3), and `localhost`
+    /// for a Unix socket.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let usual = match self.protocol {
+            Protocol::Http1 | Protocol::H2c => 80,
+            Protocol::Https => 443,
+        };
+        match &self.place {
+            Address::Unix(_) => "localhost".to_owned(),
+            Address::Ip(address) if address.port() == usual => match address.ip() {
+                std::net::IpAddr::V4(ip) => ip.to_string(),
+                std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+            },
+            Address::Name { host, port } if *port == usual => host.clone(),
+            place => place.to_string(),
+        }
+    }
+
+    /// Its name without a port, as a certificate has it. Empty for a Unix socket.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.place {
+            Address::Ip(address) => address.ip().to_string(),
+            Address::Name { host, .. } => host.clone(),
+            Address::Unix(_) => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.protocol.prefix(), self.place)
+    }
+}
+
+/// What an endpoint speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// HTTP/1.1 in clear text: no scheme is written.
+    Http1,
+    /// `h2c://`: HTTP/2 in clear text, by prior knowledge (RFC 9113 §3.3).
+    H2c,
+    /// `https://`: TLS, then what it agrees to by ALPN: HTTP/2 or HTTP/1.1.
+    Https,
+}
+
+impl Protocol {
+    /// What is written before the address.
+    #[must_use]
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Http1 => "",
+            Self::H2c => "h2c://",
+            Self::Https => "https://",
+        }
+    }
+}
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Address {
     /// `127.0.0.1:8001`, `[::1]:8001`
     Ip(SocketAddr),
     /// `web-blue:8000`: a name, resolved again by its time to live and on connect errors.
@@ -284,7 +388,7 @@ pub enum EndpointAddress {
     Unix(PathBuf),
 }
 
-impl fmt::Display for EndpointAddress {
+impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(address) => address.fmt(f),
@@ -459,6 +563,8 @@ impl StreamPolicy {
 pub struct Headers {
     /// The `Host` that the app sees.
     pub host: HostHeader,
+    /// The app is also told who asked by `Forwarded` (RFC 7239).
+    pub forwarded: bool,
     /// Set on requests, by lower-case name.
     pub request_set: Vec<(String, String)>,
     /// Removed from requests.
@@ -471,6 +577,17 @@ pub struct Headers {
     pub expose_color: String,
     /// Whether `expose_color` was written out: then it also names the revision (`green@abc`).
     pub expose_revision: bool,
+}
+
+impl Headers {
+    /// The `Host` that every request gets; empty when it differs.
+    #[must_use]
+    pub fn fixed_host(&self) -> &str {
+        match &self.host {
+            HostHeader::Fixed(name) => name,
+            HostHeader::Preserve | HostHeader::Upstream => "",
+        }
+    }
 }
 
 /// `headers.host`

@@ -4,6 +4,7 @@
 //! key exists exactly when it is here. A key that nothing reads yet does not belong here.
 
 mod resilience;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 pub(super) use resilience::Retry;
+pub(super) use traffic::{Affinity, Aim, Hold, Preview, Rule, RuleColor};
 
 /// A value and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,7 +149,7 @@ pub(super) struct Server {
     /// How long a shutdown waits for running requests.
     #[schemars(extend("default" = "30s"))]
     pub(super) shutdown_grace: Option<At<DurationText>>,
-    /// Networks whose X-Forwarded-* headers are believed.
+    /// Networks whose X-Forwarded-*, Forwarded and PROXY protocol are believed; "unix:" = Unix sockets.
     #[schemars(extend("default" = []))]
     pub(super) trusted_proxies: Option<Vec<At<String>>>,
     /// The active color is written here after each change, never read; {app} is the app's name.
@@ -206,11 +208,16 @@ pub(super) struct Listener {
     /// ADDRESS:PORT, or unix:PATH.
     #[schemars(required)]
     pub(super) address: Option<At<String>>,
+    /// Each connection begins with a PROXY header (v1 or v2), from `server.trusted_proxies` only.
+    #[schemars(extend("default" = false))]
+    pub(super) proxy_protocol: Option<At<bool>>,
     /// With this table the listener speaks TLS.
     pub(super) tls: Option<Tls>,
     /// Answer every request with this status and the same address under https.
     #[schemars(extend("enum" = [301, 302, 307, 308]))]
     pub(super) redirect_https: Option<At<i64>>,
+    /// Every request through this listener goes to this color on purpose.
+    pub(super) color: Option<At<Aim>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -313,8 +320,18 @@ pub(super) struct App {
     pub(super) headers: Headers,
     /// When a request goes out once more.
     pub(super) retry: Retry,
+    /// How TLS is spoken to `https://` endpoints.
+    pub(super) tls: UpstreamTls,
     /// What a switch needs.
     pub(super) switch: Switch,
+    /// Who a client is.
+    pub(super) affinity: Affinity,
+    /// Reach a color on purpose; without this table nobody can.
+    pub(super) preview: Option<Preview>,
+    /// Conditions that send requests to a color; the first that holds wins.
+    pub(super) rule: Option<Vec<Rule>>,
+    /// What may wait during a hold.
+    pub(super) hold: Hold,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -343,14 +360,29 @@ pub(super) struct Service {
     /// Take the prefix off before the request is sent on.
     #[schemars(extend("default" = false))]
     pub(super) strip_prefix: Option<At<bool>>,
-    /// Blue endpoints: HOST:PORT or unix:PATH.
+    /// Blue endpoints: HOST:PORT, unix:PATH, https://HOST:PORT or h2c://HOST:PORT.
     pub(super) blue: Option<At<Vec<At<String>>>>,
-    /// Green endpoints: HOST:PORT or unix:PATH.
+    /// Green endpoints: HOST:PORT, unix:PATH, https://HOST:PORT or h2c://HOST:PORT.
     pub(super) green: Option<At<Vec<At<String>>>>,
     /// Over those of the app, key by key.
     pub(super) timeouts: Timeouts,
     /// Over that of the app, key by key.
     pub(super) health: Health,
+    /// Over that of the app, key by key.
+    pub(super) tls: UpstreamTls,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct UpstreamTls {
+    /// PEM file of the authorities that sign the apps' certificates; default: those of the system.
+    pub(super) ca: Option<At<String>>,
+    /// PEM file of the certificate that is shown to apps that ask for one.
+    pub(super) client_cert: Option<At<String>>,
+    /// PEM file of its private key.
+    pub(super) client_key: Option<At<String>>,
+    /// The name that certificates must be for, also sent as SNI; default: that of `headers.host`.
+    pub(super) server_name: Option<At<String>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -460,6 +492,9 @@ pub(super) struct Headers {
     /// "preserve", "upstream" (the endpoint's own name), or a fixed name.
     #[schemars(extend("default" = "preserve"))]
     pub(super) host: Option<At<String>>,
+    /// Also tell the app who asked as RFC 7239 has it: `Forwarded`.
+    #[schemars(extend("default" = false))]
+    pub(super) forwarded: Option<At<bool>>,
     /// Headers of requests.
     pub(super) request: HeaderChanges,
     /// Headers of answers.

@@ -418,13 +418,10 @@ impl Shape<'_, '_, '_> {
 fn not_built(path: &[&str]) -> bool {
     match path {
         ["fleet" | "notify"] => true,
-        ["listener", "proxy_protocol" | "respond" | "color"] => true,
+        ["listener", "respond"] => true,
         ["limits", "h2_streams"] | ["app", _, "limits", "h2_streams"] => true,
         ["app", _, key] => [
             "balance",
-            "affinity",
-            "preview",
-            "rule",
             "failover",
             "skew",
             "mirror",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnostics::quoted;
-use super::model::{BadEndpoint, EndpointAddress, HostPattern, ListenAddress, Network};
+use super::model::{Address, BadEndpoint, EndpointAddress, HostPattern, ListenAddress, Network, Protocol};
 
 /// Bytes of a Unix socket's path that the kernel takes, its final zero not counted.
 const UNIX_PATH_MAX: usize = 107;
@@ -13,7 +13,7 @@ const UNIX_PATH_MAX: usize = 107;
 /// A longer time is a mistake, and would overflow the clock.
 const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// An endpoint as config, API and CLI write it: `HOST:PORT` or `unix:PATH`.
+/// An endpoint as config, API and CLI write it: `HOST:PORT`, `unix:PATH`, `h2c://HOST:PORT`, `https://HOST:PORT`.
 ///
 /// # Errors
 /// Says what is missing or what cannot be used.
@@ -25,26 +25,45 @@ pub fn parse_endpoint(text: &str) -> Result<EndpointAddress, BadEndpoint> {
 }
 
 fn endpoint(text: &str) -> Result<EndpointAddress, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return unix_path(path).map(EndpointAddress::Unix);
+    let (protocol, rest) = match text.split_once("://") {
+        Some(("https", rest)) => (Protocol::Https, rest),
+        Some(("h2c", _)) => {
+            let why =
+                "HTTP/2 to endpoints (h2c) is not built in this version; write `host:port` for HTTP/1.1";
+            return Err(why.to_owned());
+        }
+        Some(("http", rest)) => {
+            let address = quoted(rest.split('/').next().unwrap_or(""));
+            return Err(format!("leave `http://` out: {address}"));
+        }
+        Some((scheme, _)) if !scheme.starts_with("unix:") && scheme != "unix" => {
+            let why = "the scheme of an endpoint is `https://` (TLS), `h2c://` (HTTP/2), or none (HTTP/1.1)";
+            return Err(why.to_owned());
+        }
+        _ => (Protocol::Http1, text),
+    };
+    let place = address(rest).map_err(|why| match protocol {
+        Protocol::Http1 => why,
+        // What it says of `HOST:PORT` is to be read behind the scheme.
+        _ => format!("behind `{}`: {why}", protocol.prefix()),
+    })?;
+    if protocol == Protocol::Https && matches!(place, Address::Unix(_)) {
+        return Err(
+            "a Unix socket has no name that a certificate could be for; leave `https://` out".to_owned(),
+        );
     }
-    if let Some((scheme, rest)) = text.split_once("://") {
-        return Err(match scheme {
-            "https" => "TLS to endpoints is not built in this version; write `host:port`".to_owned(),
-            "h2c" => "HTTP/2 to endpoints (h2c) is not built in this version; write `host:port` for HTTP/1.1"
-                .to_owned(),
-            "http" => format!(
-                "leave `http://` out: {}",
-                quoted(rest.split('/').next().unwrap_or(""))
-            ),
-            _ => "an endpoint is `host:port` or `unix:/path`, without a scheme".to_owned(),
-        });
+    Ok(EndpointAddress { protocol, place })
+}
+
+fn address(text: &str) -> Result<Address, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return unix_path(path).map(Address::Unix);
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
         return if address.port() == 0 {
             Err("port 0 cannot be connected to".to_owned())
         } else {
-            Ok(EndpointAddress::Ip(address))
+            Ok(Address::Ip(address))
         };
     }
     if text.parse::<Ipv6Addr>().is_ok() {
@@ -74,7 +93,7 @@ fn endpoint(text: &str) -> Result<EndpointAddress, String> {
     let port = port_number(port)?;
     let host = host.to_ascii_lowercase();
     host_name(&host)?;
-    Ok(EndpointAddress::Name { host, port })
+    Ok(Address::Name { host, port })
 }
 
 fn port_number(text: &str) -> Result<u16, String> {
@@ -312,6 +331,19 @@ pub(super) fn host_value(text: &str) -> Result<String, String> {
         }
     }
     Ok(lower)
+}
+
+/// The name of a TLS server: a DNS name or an IP address, without a port.
+pub(super) fn server_name(text: &str) -> Result<String, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.to_string());
+    }
+    let name = text.to_ascii_lowercase();
+    if name.contains(':') {
+        return Err("a server name has no scheme and no port".to_owned());
+    }
+    host_name(&name)?;
+    Ok(name)
 }
 
 /// A DNS name in lower case (RFC 1123, and underscores, as container networks have them), or an IPv4 address.

@@ -34,6 +34,8 @@ pub enum Intent {
         to: Wanted,
         /// Although the gates refuse.
         force: bool,
+        /// End the hold afterwards, whatever became of the switch.
+        release: bool,
     },
     /// Back to the color active before.
     Rollback {
@@ -60,6 +62,8 @@ pub enum Intent {
     Hold {
         /// At most this long.
         max: Duration,
+        /// Answer when no request runs any more.
+        idle: bool,
     },
     /// Requests go on.
     Release,

@@ -16,6 +16,8 @@ pub struct Entrance {
     pub address: ListenAddress,
     /// Its TLS, if it has any.
     pub tls: Option<Arc<Terminator>>,
+    /// Each connection begins with a PROXY header.
+    pub proxy_protocol: bool,
     /// It sends everybody to https.
     pub redirects: bool,
 }
@@ -36,12 +38,10 @@ impl Controller {
                 work.push((Arc::clone(terminator), tls.settings.certificates.clone()));
             }
         }
-        if work.is_empty() {
-            return Vec::new();
-        }
         // On a thread of its own, for the same reason as the config file.
+        let originators = Arc::clone(&self.originators);
         let refreshed = tokio::task::spawn_blocking(move || {
-            let mut all = Refreshed::default();
+            let mut all: Refreshed = originators.refresh();
             for (terminator, pairs) in work {
                 let one = terminator.certificates().replace(&pairs);
                 all.taken.extend(one.taken);
@@ -72,7 +72,11 @@ impl Controller {
     /// What is wrong with certificates now.
     pub(super) fn certificate_warnings(&self) -> Vec<String> {
         let now = Timestamp::now().as_second();
-        let mut warnings = Vec::new();
+        let refused = self.originators.refused();
+        let refused = refused
+            .iter()
+            .map(|why| format!("TLS towards apps, a file is refused: {why}"));
+        let mut warnings: Vec<String> = refused.collect();
         for terminator in self.listeners.iter().filter_map(|entrance| entrance.tls.as_ref()) {
             let certificates = terminator.certificates();
             let refused = certificates.refused();

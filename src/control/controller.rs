@@ -20,11 +20,13 @@ use super::drain::DrainJob;
 use super::handle::{Handle, Message};
 use super::idempotency::Answers;
 use super::view::{ConfigView, Event, EventKind, HistoryEntry};
+use super::windows::Sampler;
 use crate::config::{self, Config};
 use crate::metrics::{ControlMetrics, Registry};
 use crate::rollout::{self, Actor, AppState, Applied, Color, Command, Rejection, Transition, Trigger};
-use crate::routing::{Published, Resolved, RoutingTable};
+use crate::routing::{PreviewKey, Published, Resolved, RoutingTable};
 use crate::store::{self, StoreError, StoreHandle};
+use crate::tls::Originators;
 use crate::upstream::{Names, Prober};
 
 /// Messages that may wait in the mailbox.
@@ -40,6 +42,8 @@ pub struct Parts {
     pub published: Published,
     /// The metric cells.
     pub registry: Arc<Registry>,
+    /// TLS towards the apps.
+    pub originators: Arc<Originators>,
     /// The control plane's own counters.
     pub metrics: Arc<ControlMetrics>,
     /// The durable store.
@@ -77,6 +81,7 @@ pub(super) struct Controller {
     pub(super) apps: RefCell<BTreeMap<String, Slot>>,
     pub(super) published: Published,
     pub(super) registry: Arc<Registry>,
+    pub(super) originators: Arc<Originators>,
     pub(super) metrics: Arc<ControlMetrics>,
     pub(super) store: StoreHandle,
     pub(super) prober: RefCell<Prober>,
@@ -100,6 +105,10 @@ pub(super) struct Controller {
     pub(super) reloading: tokio::sync::Mutex<()>,
     /// The newest generation in each app's compat file.
     pub(super) compat_written: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// What preview tokens are signed with, once some app has a preview.
+    pub(super) preview_key: RefCell<Option<Arc<PreviewKey>>>,
+    /// What each color's requests were like lately.
+    pub(super) sampler: RefCell<Sampler>,
     /// Tables that some worker may still hold; freed here, so that no request pays for it.
     pub(super) retired: RefCell<Vec<Arc<RoutingTable>>>,
 }
@@ -187,6 +196,7 @@ impl Controller {
             apps: RefCell::default(),
             published: parts.published,
             registry: parts.registry,
+            originators: parts.originators,
             metrics: parts.metrics,
             store: parts.store,
             prober: RefCell::new(Prober::new(health)),
@@ -207,6 +217,8 @@ impl Controller {
             stopping: Cell::new(false),
             reloading: tokio::sync::Mutex::default(),
             compat_written: Arc::default(),
+            preview_key: RefCell::default(),
+            sampler: RefCell::default(),
             retired: RefCell::default(),
         });
         (

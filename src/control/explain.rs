@@ -1,13 +1,17 @@
 //! Where a request would go, and why: the request path's own functions, with nothing sent and nothing counted.
 
-use http::Uri;
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::ask::Refusal;
 use super::controller::Controller;
 use super::handle::{Explain, ExplainRequest};
+use crate::config::RuleColor;
 use crate::rollout::Weight;
 use crate::routing::{
-    AppRoute, HostBuffer, ServiceRoute, Special, Unavailable, Why, choose_with, peek_bucket,
+    AppRoute, Asked, From, HostBuffer, Lack, PreviewKey, ServiceRoute, Special, Unavailable, Why,
+    choose_with, client_of, holds, peek_bucket,
 };
 use crate::upstream::Health;
 
@@ -15,20 +19,18 @@ impl Controller {
     /// Explain a request.
     pub(super) fn explain(&self, request: &ExplainRequest) -> Result<Explain, Refusal> {
         let invalid = |why: String| Refusal::Invalid(why);
-        http::Method::from_bytes(request.method.as_bytes())
+        let method = http::Method::from_bytes(request.method.as_bytes())
             .map_err(|_| invalid(format!("`{}` is no method", request.method)))?;
         let uri: Uri = request
             .url
             .parse()
             .map_err(|error| invalid(format!("`{}` is no URL: {error}", request.url)))?;
-        let named = request
-            .headers
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case("host"));
-        let given = uri
-            .authority()
-            .map(|authority| authority.as_str())
-            .or(named.map(|(_, value)| value.as_str()));
+        let headers = headers(&request.headers)?;
+        let peer = peer(request.from.as_deref())?;
+        let named = headers
+            .get(http::header::HOST)
+            .and_then(|host| host.to_str().ok());
+        let given = uri.authority().map(|authority| authority.as_str()).or(named);
         let mut buffer = HostBuffer::new();
         let host = match given {
             Some(given) => buffer
@@ -50,7 +52,24 @@ impl Controller {
         };
         let table = self.published.load_full();
         match table.find(&host, path) {
-            Some((app, service)) => explain_route(&mut explain, app, service),
+            Some((app, service)) => {
+                let tls = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
+                let asked = Asked {
+                    method: &method,
+                    host: &host,
+                    uri: &uri,
+                    headers: &headers,
+                    client: client_of(&headers, peer, &table.edge),
+                    is_trusted: table.edge.trusts(peer),
+                    proto: None,
+                    tls,
+                    server_name: tls.then_some(host.as_str()),
+                    subject: None,
+                    door: None,
+                };
+                let key = table.edge.preview.as_deref();
+                explain_route(&mut explain, app, service, &asked, key);
+            }
             None => {
                 explain.steps.push(format!(
                     "no app or service matches host `{host}` and path `{path}`"
@@ -62,7 +81,34 @@ impl Controller {
     }
 }
 
-fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute) {
+/// The fields of the request; their names in any case.
+fn headers(given: &[(String, String)]) -> Result<HeaderMap, Refusal> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in given {
+        let (Ok(field), Ok(content)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
+            return Err(Refusal::Invalid(format!("`{name}: {value}` is no header")));
+        };
+        headers
+            .try_append(field, content)
+            .map_err(|_| Refusal::Invalid("too many headers".to_owned()))?;
+    }
+    Ok(headers)
+}
+
+fn peer(from: Option<&str>) -> Result<Option<IpAddr>, Refusal> {
+    let Some(text) = from else { return Ok(None) };
+    let peer = text.parse();
+    peer.map(Some)
+        .map_err(|_| Refusal::Invalid(format!("`{text}` is no address: write one like 192.0.2.1")))
+}
+
+fn explain_route(
+    explain: &mut Explain,
+    app: &AppRoute,
+    service: &ServiceRoute,
+    asked: &Asked<'_>,
+    key: Option<&PreviewKey>,
+) {
     explain.app = Some(app.name.clone());
     explain.service = Some(service.name.clone());
     let hosts: Vec<_> = app.hosts.iter().map(ToString::to_string).collect();
@@ -75,15 +121,20 @@ fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute) 
         "route: {hosts} → app {}; {} → service {}",
         app.name, service.matches, service.name
     ));
-    let choice = match choose_with(app, service, 0, &explain.path, Special::None, || {
-        peek_bucket(app, 0)
-    }) {
+    let choice = match choose_with(app, service, 0, asked, key, Special::None, || peek_bucket(app, 0)) {
         Ok(choice) => choice,
         Err(Unavailable::Maintenance) => {
             explain
                 .steps
                 .push("maintenance: answered 503 by the proxy".to_owned());
             explain.status = Some(503);
+            return;
+        }
+        Err(Unavailable::Untrusted(why)) => {
+            explain
+                .steps
+                .push(format!("preview: answered 403 by the proxy: {}", why.as_str()));
+            explain.status = Some(403);
             return;
         }
         Err(Unavailable::Held) => {
@@ -93,6 +144,7 @@ fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute) 
             return;
         }
     };
+    explain_rules(explain, app, asked, choice.why);
     explain.steps.push(why(app, choice.why));
     explain.color = Some(choice.color);
     let pool = &service.pools[choice.color];
@@ -118,20 +170,69 @@ fn explain_route(explain: &mut Explain, app: &AppRoute, service: &ServiceRoute) 
     }
 }
 
+/// Every rule that was looked at, if rules were.
+fn explain_rules(explain: &mut Explain, app: &AppRoute, asked: &Asked<'_>, why: Why) {
+    let looked_at = match why {
+        Why::Rule { rule } | Why::RuleSpilled { rule } => rule + 1,
+        Why::Meant => 0,
+        _ if app.hold.is_some() => 0,
+        _ => app.rules.len(),
+    };
+    for (at, rule) in app.rules.iter().enumerate().take(looked_at) {
+        let found = match holds(rule, asked) {
+            Ok(true) if rule.color == RuleColor::Candidate && app.weight == Weight::ZERO => {
+                "holds, but there is no candidate".to_owned()
+            }
+            Ok(true) => "holds".to_owned(),
+            Ok(false) => "does not hold".to_owned(),
+            Err(Lack::Missing) => "does not hold: the request has not what it asks for".to_owned(),
+            Err(Lack::Odd(why)) => format!("has no answer and is passed over (counted): {why}"),
+        };
+        let (number, source) = (at + 1, rule.when.source());
+        explain.steps.push(format!("rule {number} `{source}` {found}"));
+    }
+}
+
 fn why(app: &AppRoute, why: Why) -> String {
     let candidate = app.active.other();
     match why {
         Why::Active if app.weight == Weight::ZERO => {
             format!("color: {} is active and has everything", app.active)
         }
-        Why::Active => format!("color: {} (the health path is never held)", app.active),
-        Why::Weight { bucket, weight } => format!(
-            "color: {candidate} has {} % of the requests; the next bucket is {bucket} of 10000",
-            weight.percent()
-        ),
-        Why::Spilled { bucket } => format!(
-            "color: bucket {bucket} is {candidate}'s, but it has nothing healthy: spilled to {}",
+        Why::Meant => "color: the request means this one on purpose (preview)".to_owned(),
+        Why::Rule { rule } => format!("color: rule {} says {}", rule + 1, said(app, rule)),
+        Why::RuleSpilled { rule } => format!(
+            "color: rule {} says {}, but {candidate} has nothing healthy or is drained: spilled to {}",
+            rule + 1,
+            said(app, rule),
             app.active
         ),
+        Why::Active => format!("color: {} (the health path is never held)", app.active),
+        Why::Weight { bucket, from, weight } => format!(
+            "color: {candidate} has {} %, the buckets below {}; {} {bucket} of 10000",
+            weight.percent(),
+            u32::from(weight.percent()) * 100,
+            origin(app, from),
+        ),
+        Why::Spilled { bucket, from } => format!(
+            "color: {} {bucket} of 10000, {candidate}'s, but it has nothing healthy: spilled to {}",
+            origin(app, from),
+            app.active
+        ),
+    }
+}
+
+fn said(app: &AppRoute, rule: usize) -> &'static str {
+    app.rules.get(rule).map_or("", |rule| rule.color.as_str())
+}
+
+/// Whose bucket it is, as the beginning of a sentence.
+fn origin(app: &AppRoute, from: From) -> String {
+    match from {
+        From::Key => format!("this client's bucket (affinity by {}) is", app.affinity.key),
+        From::Sequence if app.affinity.introduces() => {
+            "it is a new client and gets a cookie; the next bucket is".to_owned()
+        }
+        From::Sequence => "there is no key to know the client by; the next bucket is".to_owned(),
     }
 }

@@ -10,10 +10,10 @@ use tokio::sync::{broadcast, mpsc};
 use super::handle::Message;
 use super::{
     AppView, Ask, ColorView, ConfigView, Drained, EndpointView, Event, EventKind, Explain, ExplainRequest,
-    Handle, HistoryEntry, Intent, Outcome, OutcomeView, Overview, Probe, Probed, Refusal, Reloaded,
-    ServiceView, Verify, Wanted,
+    Handle, HistoryEntry, Intent, Outcome, OutcomeView, Overview, PreviewToken, Probe, Probed, Refusal,
+    Reloaded, ServiceView, Verify, Wanted,
 };
-use crate::config::EndpointAddress;
+use crate::config::{Address, EndpointAddress};
 use crate::rollout::{Actor, ByColor, Color, Trigger};
 use crate::upstream::{EndpointKey, Health, ProbeReport, Target};
 
@@ -131,6 +131,17 @@ async fn answer(fake: Fake, mut inbox: mpsc::Receiver<Message>) {
                     probes: vec![probe(color, healthy)],
                 };
                 drop(reply.send(state.refusal().map(|()| probed)));
+            }
+            Message::PreviewToken(_, aim, life, reply) => {
+                let token = PreviewToken {
+                    app: "web".to_owned(),
+                    aim,
+                    token: format!("{}.1000.ab", aim.as_str()),
+                    expires: Timestamp::UNIX_EPOCH + life,
+                    header: "x-cutover-color".to_owned(),
+                    cookie: None,
+                };
+                drop(reply.send(state.refusal().map(|()| token)));
             }
             Message::ConfigText(reply) => drop(reply.send("[admin]\n".to_owned())),
         }
@@ -257,8 +268,9 @@ pub(crate) fn probe(color: Color, healthy: bool) -> Probe {
             app: "web".to_owned(),
             service: "web".to_owned(),
             color,
-            address: EndpointAddress::Ip(address),
+            address: EndpointAddress::plain(Address::Ip(address)),
             target: Target::Tcp(address),
+            tls: None,
         },
         report: ProbeReport {
             asked: "GET http://127.0.0.1:8001/healthz".to_owned(),

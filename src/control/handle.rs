@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{Ask, Event, HistoryEntry, Outcome, Overview, Refusal};
+use crate::config::Aim;
 use crate::control::Probe;
 use crate::rollout::{Actor, Color};
 
@@ -26,6 +28,12 @@ pub(super) enum Message {
     WaitDrained(Option<String>, Color, Duration, Reply<Result<Drained, Refusal>>),
     Probe(Option<String>, Color, Reply<Result<Probed, Refusal>>),
     ConfigText(Reply<String>),
+    PreviewToken(
+        Option<String>,
+        Aim,
+        Duration,
+        Reply<Result<PreviewToken, Refusal>>,
+    ),
 }
 
 pub(super) type Reply<T> = oneshot::Sender<T>;
@@ -67,6 +75,23 @@ pub struct Probed {
     pub probes: Vec<Probe>,
 }
 
+/// A token by which a color can be reached for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreviewToken {
+    /// The app.
+    pub app: String,
+    /// The color it is for.
+    pub aim: Aim,
+    /// The token.
+    pub token: String,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// The request header that it goes into.
+    pub header: String,
+    /// The cookie that it may go into.
+    pub cookie: Option<String>,
+}
+
 /// A request to explain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExplainRequest {
@@ -76,6 +101,8 @@ pub struct ExplainRequest {
     pub url: String,
     /// Headers, names as given.
     pub headers: Vec<(String, String)>,
+    /// The address it comes from.
+    pub from: Option<String>,
 }
 
 /// Where a request would go, and why.
@@ -188,6 +215,20 @@ impl Handle {
     /// The app is not known.
     pub async fn probe(&self, app: Option<String>, color: Color) -> Result<Probed, Refusal> {
         self.send(|reply| Message::Probe(app, color, reply)).await?
+    }
+
+    /// A token by which a color can be reached for so long.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`]: the app has no preview, or the life is too long.
+    pub async fn preview_token(
+        &self,
+        app: Option<String>,
+        aim: Aim,
+        life: Duration,
+    ) -> Result<PreviewToken, Refusal> {
+        self.send(|reply| Message::PreviewToken(app, aim, life, reply))
+            .await?
     }
 
     /// The configuration in use as text, secrets masked.

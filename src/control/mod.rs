@@ -13,10 +13,12 @@ mod explain;
 pub(crate) mod fake;
 mod gate;
 mod handle;
+mod hold;
 mod idempotency;
 mod operate;
 mod overview;
 mod plan;
+mod preview;
 mod publish;
 mod record;
 mod reload;
@@ -24,11 +26,12 @@ mod restore;
 mod run;
 mod verify;
 mod view;
+mod windows;
 
 pub use ask::{Ask, Intent, Outcome, Probe, Refusal, Verify, Wanted};
 pub use certificates::Entrance;
 pub use controller::{OnReload, Parts};
-pub use handle::{Drained, Explain, ExplainRequest, Handle, Probed, Reloaded};
+pub use handle::{Drained, Explain, ExplainRequest, Handle, PreviewToken, Probed, Reloaded};
 pub use overview::gauges;
 pub use run::Control;
 pub use view::{

@@ -1,7 +1,7 @@
 //! What the doors ask for, step by step: facts, decision, proof.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 
@@ -15,9 +15,6 @@ use super::view::EventKind;
 use crate::config::parse_endpoint;
 use crate::metrics::SwitchResult;
 use crate::rollout::{self, AppState, Change, Color, Command, Transition, Trigger, Weight};
-
-/// The longest hold that may be asked for: held clients give up long before.
-const HOLD_MAX: Duration = Duration::from_secs(600);
 
 impl Controller {
     /// Carry out a request.
@@ -51,6 +48,10 @@ impl Controller {
 
     async fn carry_out(self: &Rc<Self>, app: &str, ask: &Ask) -> Result<Outcome, Refusal> {
         match &ask.intent {
+            Intent::Switch { release: true, .. } if !ask.dry_run => {
+                let result = self.move_traffic(app, ask).await;
+                self.released(app, ask, result).await
+            }
             Intent::Switch { .. } | Intent::Weight { .. } => self.move_traffic(app, ask).await,
             Intent::Rollback { ignore_health } => self.roll_back(app, ask, *ignore_health).await,
             Intent::Drain { color, force } => {
@@ -64,7 +65,7 @@ impl Controller {
                 )
                 .await
             }
-            Intent::Hold { max } => self.hold(app, ask, *max).await,
+            Intent::Hold { max, idle } => self.hold(app, ask, *max, *idle).await,
             Intent::Release => self.simple(app, ask, Change::Release).await,
             Intent::Maintenance(wanted) => self.simple(app, ask, Change::Maintenance(wanted.clone())).await,
             Intent::SetEndpoints {
@@ -248,54 +249,13 @@ impl Controller {
         Ok(outcome(app, ask, &committed, None, warnings))
     }
 
-    async fn hold(self: &Rc<Self>, app: &str, ask: &Ask, max: Duration) -> Result<Outcome, Refusal> {
-        if max.is_zero() || max > HOLD_MAX {
-            return Err(Refusal::Invalid(format!(
-                "a hold lasts more than 0 and at most {} s",
-                HOLD_MAX.as_secs()
-            )));
-        }
-        let outcome = self.simple(app, ask, Change::Hold { max }).await?;
-        if outcome.changed && !outcome.dry_run {
-            let since = self.with_slot(app, |slot| slot.state.hold.map(|hold| hold.since))?;
-            let (controller, app) = (Rc::clone(self), app.to_owned());
-            tokio::task::spawn_local(async move {
-                tokio::time::sleep(max).await;
-                controller.release_in_time(&app, since).await;
-            });
-        }
-        Ok(outcome)
-    }
-
-    /// A hold never outlasts its limit: it ends in release to the active color.
-    async fn release_in_time(self: &Rc<Self>, app: &str, since: Option<Timestamp>) {
-        // The hold of then may be over and another one begun: that one has a timer of its own.
-        let same = self.with_slot(app, |slot| {
-            slot.state.hold.is_some_and(|hold| Some(hold.since) == since)
-        });
-        if !matches!(same, Ok(true)) {
-            return;
-        }
-        let release = Command {
-            app: app.to_owned(),
-            change: Change::Release,
-            expect_generation: None,
-            by: itself("hold limit", Trigger::Timer),
-            reason: "the hold reached its limit".to_owned(),
-            idempotency_key: None,
-        };
-        let insist = Insistence {
-            urgent: true,
-            undurable: true,
-            ..Insistence::default()
-        };
-        if let Err(error) = self.change(release, insist).await {
-            tracing::error!(app, %error, "the hold could not be released");
-        }
-    }
-
     /// A change that needs no gate and no proof.
-    async fn simple(self: &Rc<Self>, app: &str, ask: &Ask, change: Change) -> Result<Outcome, Refusal> {
+    pub(super) async fn simple(
+        self: &Rc<Self>,
+        app: &str,
+        ask: &Ask,
+        change: Change,
+    ) -> Result<Outcome, Refusal> {
         let command = command(app, ask, change);
         if ask.dry_run {
             return self.rehearse(app, &command, ask, Vec::new());

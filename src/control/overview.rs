@@ -214,6 +214,7 @@ fn gauges_of(route: &AppRoute) -> AppGauges {
         held: route.hold.as_ref().map_or(0, |queue| queue.waiting() as u64),
         degraded: route.degraded,
         spilled: route.spilled.load(Relaxed),
+        rule_errors: route.rule_errors.load(Relaxed),
         services: route
             .services
             .iter()

@@ -10,10 +10,12 @@ pub(super) fn target_of(intent: &Intent, state: &AppState) -> (Color, bool) {
         Intent::Switch {
             to: Wanted::Color(color),
             force,
+            ..
         } => (*color, *force),
         Intent::Switch {
             to: Wanted::Standby,
             force,
+            ..
         }
         | Intent::Weight { force, .. } => (state.standby(), *force),
         _ => (state.standby(), false),

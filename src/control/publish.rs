@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::controller::Controller;
-use crate::config::{self, Config, EndpointAddress, parse_endpoint};
+use crate::config::{self, Address, Config, EndpointAddress, parse_endpoint};
 use crate::rollout::{self, AppState, ByColor, Color, FileEndpoints};
 use crate::routing::{self, AppInput, Fixed, RoutingTable};
 use crate::upstream::Endpoint;
@@ -46,6 +46,8 @@ impl Controller {
             edge: Arc::new(routing::Edge {
                 limits: config.limits,
                 trusted: config.server.trusted_proxies.clone(),
+                preview: self.preview_key(&config),
+                trusts_unix: config.server.trusts_unix,
             }),
         };
         self.retire(self.published.publish(table));
@@ -81,6 +83,7 @@ impl Controller {
             workers: self.registry.worker_cells.len(),
             registry: &self.registry,
             drained: &self.drained,
+            originators: &self.originators,
         };
         let input = AppInput {
             config: of,
@@ -110,9 +113,9 @@ impl Controller {
             let addresses = endpoints
                 .iter()
                 .flat_map(|(_, services)| services.values().flatten());
-            names.extend(addresses.filter_map(|address| match address {
-                EndpointAddress::Name { host, port } => Some((host.clone(), *port)),
-                EndpointAddress::Ip(_) | EndpointAddress::Unix(_) => None,
+            names.extend(addresses.filter_map(|address| match &address.place {
+                Address::Name { host, port } => Some((host.clone(), *port)),
+                Address::Ip(_) | Address::Unix(_) => None,
             }));
         }
         self.names.borrow_mut().reconcile(names);

@@ -251,6 +251,7 @@ impl Controller {
                 intent: Intent::Switch {
                     to: Wanted::Color(color),
                     force: false,
+                    release: false,
                 },
                 expect_generation: None,
                 by: by.clone(),
@@ -273,6 +274,7 @@ fn keep_what_needs_a_restart(old: &Config, new: Config) -> Config {
     Config {
         server: config::Server {
             trusted_proxies: new.server.trusted_proxies.clone(),
+            trusts_unix: new.server.trusts_unix,
             compat_file: new.server.compat_file.clone(),
             shutdown_grace: new.server.shutdown_grace,
             ..old.server.clone()

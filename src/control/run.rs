@@ -9,7 +9,8 @@ use tokio::time::MissedTickBehavior;
 use super::controller::{Controller, Inboxes, Parts};
 use super::handle::{Handle, Message};
 use super::view::{Event, EventKind};
-use crate::config::{Changed, EndpointAddress};
+use super::windows;
+use crate::config::{Address, Changed};
 use crate::shutdown::Watcher;
 use crate::upstream::{HealthChange, Resolution, Target};
 
@@ -68,6 +69,8 @@ impl Control {
         drain_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut slow_tick = tokio::time::interval(SLOW_TICK);
         slow_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sample_tick = tokio::time::interval(windows::TICK);
+        sample_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let controller = Rc::clone(&self.controller);
         loop {
             tokio::select! {
@@ -88,6 +91,7 @@ impl Control {
                 () = controller.drained.notified() => controller.follow_drains(),
                 _ = drain_tick.tick(), if controller.drains() => controller.follow_drains(),
                 _ = slow_tick.tick() => controller.slow_tick(),
+                _ = sample_tick.tick() => controller.sample(),
                 () = stopping.requested(), if !controller.stopping.get() => controller.stopping.set(true),
             }
         }
@@ -134,6 +138,10 @@ impl Controller {
                 drop(reply.send((self.missed_events(after), self.events.subscribe())));
             }
             Message::Explain(request, reply) => drop(reply.send(self.explain(&request))),
+            Message::PreviewToken(app, aim, life, reply) => {
+                let token = |app: String| self.preview_token(&app, aim, life);
+                drop(reply.send(self.app_name(app.as_deref()).and_then(token)));
+            }
             Message::ConfigText(reply) => drop(reply.send(self.config_text())),
         }
     }
@@ -176,7 +184,7 @@ impl Controller {
         if let Some(error) = error {
             tracing::warn!(host, error, "name does not resolve");
         }
-        let address = EndpointAddress::Name { host, port };
+        let address = Address::Name { host, port };
         let targets: Vec<_> = addresses.into_iter().map(Target::Tcp).collect();
         let config = self.config.borrow().clone();
         let users: Vec<String> = {
@@ -186,7 +194,7 @@ impl Controller {
                     let endpoints = super::publish::effective_endpoints(of, &slot.state);
                     endpoints
                         .iter()
-                        .any(|(_, by)| by.values().flatten().any(|used| *used == address))
+                        .any(|(_, by)| by.values().flatten().any(|used| used.place == address))
                 })
             };
             apps.iter()
@@ -198,6 +206,13 @@ impl Controller {
         for app in users {
             self.publish_app(&app, None);
         }
+    }
+
+    fn sample(&self) {
+        let table = self.published.load_full();
+        self.sampler
+            .borrow_mut()
+            .tick(&table, tokio::time::Instant::now());
     }
 
     fn slow_tick(self: &Rc<Self>) {
@@ -213,7 +228,7 @@ impl Controller {
                 .load(std::sync::atomic::Ordering::Relaxed)
                 > 0
                 || endpoint.health() == crate::upstream::Health::Unreachable;
-            if let EndpointAddress::Name { host, .. } = &endpoint.key.address
+            if let Address::Name { host, .. } = &endpoint.key.address.place
                 && failing
             {
                 self.names.borrow().refresh(host);

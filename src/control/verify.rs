@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, response};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::ask::Verify;
@@ -16,7 +16,7 @@ use super::certificates::Entrance;
 use super::controller::Controller;
 use crate::config::{App, HostPattern, ListenAddress, Probe, Service};
 use crate::rollout::AppState;
-use crate::wire::{Io, Stream};
+use crate::wire::{Io, Stream, preamble};
 
 /// The longest that one request of the proof may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -100,7 +100,9 @@ impl Controller {
         let Ok(request) = request else {
             return Found::Unreachable(format!("{path} is no path to ask for"));
         };
-        match tokio::time::timeout(PATIENCE, ask(listener, &host_of(of), request)).await {
+        let host = host_of(of);
+        let asked = ask(listener, &host, request, secret);
+        match tokio::time::timeout(PATIENCE, asked).await {
             Ok(Ok(answer)) => judge(&answer, after, path),
             Ok(Err(why)) => Found::Unreachable(why),
             Err(_) => {
@@ -151,6 +153,7 @@ async fn ask(
     listener: &Entrance,
     host: &str,
     request: Request<Empty<Bytes>>,
+    secret: &str,
 ) -> Result<response::Parts, String> {
     let unreachable = |error: io::Error| format!("our own listener {}: {error}", listener.address);
     let stream = match &listener.address {
@@ -159,7 +162,12 @@ async fn ask(
             .and_then(Stream::tcp),
         ListenAddress::Unix(path) => UnixStream::connect(path).await.map(Stream::unix),
     };
-    let stream = stream.map_err(unreachable)?;
+    let mut stream = stream.map_err(unreachable)?;
+    if listener.proxy_protocol {
+        // No balancer sent us; the secret stands for its word.
+        let header = preamble::own(secret.as_bytes());
+        stream.write_all(&header).await.map_err(unreachable)?;
+    }
     let answer = match &listener.tls {
         None => exchange(stream, request).await,
         // Boxed: the handshake's state is large, and proofs are rare.

@@ -108,6 +108,15 @@ pub struct PoolCells {
     pub retries: Cell,
     /// Answers that the proxy made itself because of the upstream (502, 504) and answers cut short.
     pub failed: Cell,
+    /// Answers of 500 and above that the app made.
+    pub upstream_errors: Cell,
+    /// Answers of 400 to 499.
+    pub client_errors: Cell,
+    /// Requests that their client gave up.
+    pub cancelled: Cell,
+    /// Durations that say nothing of the app's speed, and that `duration` has too: requests that their client gave up,
+    /// and streams. Apart, so that windows can leave them out and an ordinary request pays for nothing.
+    pub aside: Histogram,
 }
 
 impl PoolCells {
@@ -125,6 +134,14 @@ impl PoolCells {
             .map_or(CODES - 1, |at| at.min(CODES - 1));
         row[code].add(1);
         self.duration.record(duration);
+    }
+
+    /// The request just counted as finished was given up by its client, or was a stream.
+    pub fn set_aside(&self, duration: Duration, cancelled: bool) {
+        self.aside.record(duration);
+        if cancelled {
+            self.cancelled.add(1);
+        }
     }
 
     /// Calls `f` with method label, status (0 = outside 100–599) and count of each cell that is not zero.
@@ -180,6 +197,21 @@ pub struct WorkerCells {
     pub unrouted: PoolCells,
     /// TLS handshakes.
     pub tls: TlsCells,
+    /// PROXY headers that were waited for.
+    pub preamble: PreambleCells,
+}
+
+/// What one worker counts of connections that ended at their PROXY header.
+#[derive(Debug, Default)]
+pub struct PreambleCells {
+    /// From a peer that is not trusted.
+    pub untrusted: Cell,
+    /// No PROXY header, or a bad one.
+    pub malformed: Cell,
+    /// The peer left before its end.
+    pub left: Cell,
+    /// Not there in time.
+    pub timed_out: Cell,
 }
 
 /// What one worker counts of TLS handshakes.
@@ -235,6 +267,7 @@ impl Registry {
                 connections,
                 unrouted: PoolCells::default(),
                 tls: TlsCells::default(),
+                preamble: PreambleCells::default(),
             })
         };
         Self {

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::control::ControlSnapshot;
 use super::names::{self, Metric};
 use super::text::{Text, labels, push_label};
-use super::{AppGauges, Cell, ControlMetrics, PoolCells, Registry, Snapshot, StreamKind, TlsCells};
+use super::{
+    AppGauges, Cell, ControlMetrics, PoolCells, PreambleCells, Registry, Snapshot, StreamKind, TlsCells,
+};
 use crate::rollout::{ByColor, Color};
 use crate::tls::CertificateView;
 
@@ -137,11 +139,27 @@ impl Exposition {
             );
         }
         self.write_tls(text);
+        self.write_preambles(text);
         text.single(&names::ACCESS_DROPPED, self.access_dropped.load(Relaxed));
         text.family(&names::BUILD_INFO);
         let version = labels(&names::BUILD_INFO, &[env!("CARGO_PKG_VERSION")]);
         text.sample(&names::BUILD_INFO, &version, 1);
         write_process_collector(text);
+    }
+
+    fn write_preambles(&self, text: &mut Text) {
+        let cells = || self.registry.worker_cells.iter().map(|cells| &cells.preamble);
+        let sum = |of: fn(&PreambleCells) -> &Cell| cells().map(|cells| of(cells).get()).sum::<u64>();
+        let metric = &names::PROXY_PROTOCOL_FAILURES;
+        text.family(metric);
+        for (reason, count) in [
+            ("untrusted", sum(|cells| &cells.untrusted)),
+            ("malformed", sum(|cells| &cells.malformed)),
+            ("left", sum(|cells| &cells.left)),
+            ("timeout", sum(|cells| &cells.timed_out)),
+        ] {
+            text.sample(metric, &labels(metric, &[reason]), count);
+        }
     }
 
     fn write_tls(&self, text: &mut Text) {
@@ -359,6 +377,7 @@ fn write_apps(text: &mut Text, apps: &[AppGauges]) {
         }
     };
     each(&names::SPILLED, |app| app.spilled);
+    each(&names::RULE_ERRORS, |app| app.rule_errors);
     each(&names::GENERATION, |app| app.generation);
     each(&names::HELD, |app| app.held);
     each(&names::DEGRADED, |app| u64::from(app.degraded));

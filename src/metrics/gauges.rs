@@ -19,6 +19,8 @@ pub struct AppGauges {
     pub degraded: bool,
     /// Requests that went to the active color because the candidate had nothing healthy, since start.
     pub spilled: u64,
+    /// Conditions of rules that had no answer for a request, since start.
+    pub rule_errors: u64,
     /// The names of its services, those without endpoints included.
     pub services: Vec<String>,
     /// Its endpoints as configured.

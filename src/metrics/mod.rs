@@ -9,10 +9,14 @@ pub mod histogram;
 pub mod names;
 pub mod ops;
 mod text;
+pub mod windows;
 
 pub use access::{AccessLog, Record, WorkerLog};
-pub use cells::{Cell, Gauge, PoolCells, PoolMetrics, Registry, StreamKind, TlsCells, WorkerCells};
+pub use cells::{
+    Cell, Gauge, PoolCells, PoolMetrics, PreambleCells, Registry, StreamKind, TlsCells, WorkerCells,
+};
 pub use control::{ControlMetrics, SwitchResult};
 pub use exposition::Exposition;
 pub use gauges::{AppGauges, EndpointGauge};
 pub use histogram::{BOUNDS, Histogram, Snapshot};
+pub use windows::{Sample, WINDOW_MAX, Windows};

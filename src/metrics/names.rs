@@ -96,6 +96,8 @@ metrics! {
         "Connections to endpoints that could not be made.");
     SPILLED = counter("cutover_spilled_total", APP,
         "Requests that went to the active color because the candidate had nothing healthy.");
+    RULE_ERRORS = counter("cutover_rule_errors_total", APP,
+        "Conditions of rules that had no answer for a request (a value that is no text, failed arithmetic); it went on to the next rule.");
     GENERATION = gauge("cutover_generation", APP,
         "Counts committed changes of an app's routing state.");
     HELD = gauge("cutover_held_requests", APP,
@@ -136,6 +138,8 @@ metrics! {
         "When the certificate in use expires, in Unix time; cert is its file.");
     TLS_UP_TO_DATE = gauge("cutover_tls_cert_up_to_date", &["cert"],
         "1 if the certificate in use is what its files hold now, 0 if they were refused and the older one goes on.");
+    PROXY_PROTOCOL_FAILURES = counter("cutover_proxy_protocol_failures_total", &["reason"],
+        "Connections closed at their PROXY header; reason is untrusted (not from server.trusted_proxies), malformed, left (the peer ended the connection) or timeout.");
     ACCESS_DROPPED = counter("cutover_access_log_dropped_total", &[],
         "Lines of the access log that were lost because it could not be written fast enough, or at all.");
     BUILD_INFO = gauge("cutover_build_info", &["version"],

@@ -16,6 +16,7 @@ use super::deadline::Deadline;
 use super::forward::forward;
 use super::front::{Front, Opened, shake_hands};
 use super::headers::Peer;
+use super::preamble;
 use super::reply;
 use super::tunnel::Tunnel;
 use super::worker::Worker;
@@ -207,6 +208,16 @@ impl Client {
 
 /// Serve a client in clear text.
 pub(super) async fn serve_plain(worker: Rc<Worker>, front: Rc<Front>, stream: Stream, peer: Peer) {
+    serve_plain_since(worker, front, stream, peer, Instant::now()).await;
+}
+
+async fn serve_plain_since(
+    worker: Rc<Worker>,
+    front: Rc<Front>,
+    stream: Stream,
+    peer: Peer,
+    accepted: Instant,
+) {
     let limits = worker.shared.published.load().edge.limits;
     let socket = stream.socket();
     serve(
@@ -215,16 +226,46 @@ pub(super) async fn serve_plain(worker: Rc<Worker>, front: Rc<Front>, stream: St
         Opened::plain(stream, peer),
         socket,
         limits,
-        Instant::now(),
+        accepted,
     )
     .await;
 }
 
+/// Serve a client whose connection a balancer has passed on, with a PROXY header before its first byte. The header's
+/// time is part of the time to the first complete head.
+pub(super) async fn serve_behind_balancer(
+    worker: Rc<Worker>,
+    front: Rc<Front>,
+    mut stream: Stream,
+    balancer: Peer,
+) {
+    let accepted = Instant::now();
+    let deadline = accepted + worker.shared.published.load().edge.limits.client_header_timeout;
+    let Some(peer) = preamble::take(&worker, &mut stream, balancer, deadline).await else {
+        return;
+    };
+    // Boxed: this task has no room for a whole connection while it waits for a header.
+    if front.tls.is_some() {
+        Box::pin(serve_tls_since(worker, front, stream, peer, accepted)).await;
+    } else {
+        Box::pin(serve_plain_since(worker, front, stream, peer, accepted)).await;
+    }
+}
+
 /// Serve a client through TLS. The handshake is part of the time to the first complete head.
 pub(super) async fn serve_tls(worker: Rc<Worker>, front: Rc<Front>, stream: Stream, peer: Peer) {
+    serve_tls_since(worker, front, stream, peer, Instant::now()).await;
+}
+
+async fn serve_tls_since(
+    worker: Rc<Worker>,
+    front: Rc<Front>,
+    stream: Stream,
+    peer: Peer,
+    accepted: Instant,
+) {
     let Some(tls) = front.tls.clone() else { return };
     let limits = worker.shared.published.load().edge.limits;
-    let accepted = Instant::now();
     let deadline = accepted + limits.client_header_timeout;
     let socket = stream.socket();
     if let Some(opened) = shake_hands(&worker, &tls, stream, peer, deadline).await {

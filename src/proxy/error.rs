@@ -22,6 +22,8 @@ pub(super) enum ProxyError {
     NoRoute,
     /// The connection's certificate is for other hosts.
     Misdirected,
+    /// It means a color on purpose, and may not.
+    Untrusted(&'static str),
     /// The request's body did not come in time.
     BodyTimeout,
     /// The request's body is larger than allowed.
@@ -40,6 +42,8 @@ pub(super) enum ProxyError {
     ConnectTimeout,
     /// Connection refused or failed.
     ConnectFailed,
+    /// There is no TLS with the app: its certificate is refused, or it refuses us.
+    TlsFailed,
     /// No answer in time.
     FirstByteTimeout,
     /// The connection ended before there was an answer.
@@ -57,6 +61,7 @@ impl ProxyError {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Untrusted(_) => StatusCode::FORBIDDEN,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -65,7 +70,7 @@ impl ProxyError {
             Self::NoHealthyEndpoint | Self::Maintenance | Self::HoldOverflow => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::ConnectFailed | Self::Reset | Self::BadAnswer => StatusCode::BAD_GATEWAY,
+            Self::ConnectFailed | Self::TlsFailed | Self::Reset | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::DrainExpired => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -73,7 +78,7 @@ impl ProxyError {
     /// The name in the log.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
-            Self::Malformed(why) => why,
+            Self::Malformed(why) | Self::Untrusted(why) => why,
             Self::NoRoute => "no app or service matches",
             Self::Misdirected => "host is not the one of this TLS connection",
             Self::BodyTimeout => "request body timeout",
@@ -85,6 +90,7 @@ impl ProxyError {
             Self::HoldOverflow => "held too long or too many",
             Self::ConnectTimeout => "connect timeout",
             Self::ConnectFailed => "connect failed",
+            Self::TlsFailed => "no TLS with the app",
             Self::FirstByteTimeout => "first byte timeout",
             Self::Reset => "upstream closed before an answer",
             Self::BadAnswer => "upstream answer invalid",
@@ -98,6 +104,7 @@ impl ProxyError {
             Self::Malformed(_)
             | Self::NoRoute
             | Self::Misdirected
+            | Self::Untrusted(_)
             | Self::BodyTimeout
             | Self::BodyTooLarge
             | Self::TargetTooLong
@@ -105,6 +112,7 @@ impl ProxyError {
             Self::NoHealthyEndpoint
             | Self::ConnectTimeout
             | Self::ConnectFailed
+            | Self::TlsFailed
             | Self::FirstByteTimeout
             | Self::Reset
             | Self::BadAnswer => Side::Upstream,

@@ -1,6 +1,7 @@
 //! One request's account: made at its head, closed when its last byte is through or it is given up.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,9 +13,10 @@ use super::client::Client;
 use super::error::{ProxyError, Side};
 use super::forward::Serving;
 use super::headers::{Peer, X_REQUEST_ID};
+use super::origin::Origin;
 use super::worker::Worker;
 use crate::metrics::{PoolCells, Record};
-use crate::routing::Lane;
+use crate::routing::{Lane, Newcomer};
 use crate::upstream::Claim;
 
 /// Status in the log of a request whose client went away first (nginx's number).
@@ -28,6 +30,7 @@ pub(super) struct Exchange {
     cells: RefCell<Option<Arc<PoolCells>>>,
     lane: RefCell<Option<Arc<Lane>>>,
     claim: RefCell<Option<Claim>>,
+    newcomer: Cell<Option<Newcomer>>,
     method: Method,
     start: Instant,
     status: Cell<u16>,
@@ -35,8 +38,11 @@ pub(super) struct Exchange {
     error: Cell<Option<ProxyError>>,
     cut: Cell<Option<&'static str>>,
     retries: Cell<u32>,
+    stream: Cell<bool>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
+    /// What a trusted proxy in front says of the client.
+    origin: OnceCell<Box<Origin>>,
     log: Option<Box<Logged>>,
     /// The client's connection is busy until both bodies are through.
     serving: Serving,
@@ -65,6 +71,7 @@ impl Exchange {
             cells: RefCell::new(None),
             lane: RefCell::new(None),
             claim: RefCell::new(None),
+            newcomer: Cell::new(None),
             method: head.method.clone(),
             start: Instant::now(),
             status: Cell::new(0),
@@ -72,8 +79,10 @@ impl Exchange {
             error: Cell::new(None),
             cut: Cell::new(None),
             retries: Cell::new(0),
+            stream: Cell::new(false),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
+            origin: OnceCell::new(),
             log,
             serving,
         })
@@ -85,6 +94,16 @@ impl Exchange {
         *self.claim.borrow_mut() = Some(claim);
         self.counted_by(&lane.cells);
         *self.lane.borrow_mut() = Some(Arc::clone(lane));
+    }
+
+    /// The client is to be told who it is, with the answer.
+    pub(super) fn introduce(&self, newcomer: Option<Newcomer>) {
+        self.newcomer.set(newcomer);
+    }
+
+    /// Who the client is from now on, if it has to be told.
+    pub(super) fn newcomer(&self) -> Option<Newcomer> {
+        self.newcomer.get()
     }
 
     /// The service is known, the color is not: its answers are counted apart.
@@ -154,6 +173,11 @@ impl Exchange {
         });
     }
 
+    /// It has become a stream: how long it lasts says nothing of the app's speed.
+    pub(super) fn streams(&self) {
+        self.stream.set(true);
+    }
+
     /// The answer was cut short, and why.
     pub(super) fn cut(&self, why: &'static str) {
         self.cut.set(Some(why));
@@ -168,6 +192,22 @@ impl Exchange {
     /// Who asks.
     pub(super) fn peer(&self) -> &Peer {
         &self.serving.client().peer
+    }
+
+    /// A trusted proxy in front has said who asked.
+    pub(super) fn says(&self, origin: Box<Origin>) {
+        // Asked once a request, so it is empty.
+        let _ = self.origin.set(origin);
+    }
+
+    /// What a trusted proxy in front says of the request; `None` for a client of our own.
+    pub(super) fn origin(&self) -> Option<&Origin> {
+        self.origin.get().map(|origin| &**origin)
+    }
+
+    /// The client's address, as far back as it is believed; `None` when only a Unix socket is known.
+    pub(super) fn client_ip(&self) -> Option<IpAddr> {
+        self.origin().map_or(self.peer().ip, |origin| origin.client)
     }
 
     /// The request's body is through.
@@ -236,9 +276,7 @@ impl Drop for Exchange {
         match self.cells.borrow().as_deref() {
             Some(cells) => {
                 cells.in_flight.add(-1);
-                if self.failed_for_the_client() {
-                    cells.failed.add(1);
-                }
+                self.blame(cells, status, duration);
                 cells.finished(&self.method, status, duration);
             }
             None => self
@@ -256,6 +294,21 @@ impl Drop for Exchange {
 }
 
 impl Exchange {
+    /// Whose fault it was, for the windows of gates and guard.
+    fn blame(&self, cells: &PoolCells, status: u16, duration: Duration) {
+        let cancelled = status == CLIENT_GONE || self.cut.get() == Some(CUT_BY_CLIENT);
+        if cancelled || self.stream.get() {
+            cells.set_aside(duration, cancelled);
+        }
+        if self.failed_for_the_client() {
+            cells.failed.add(1);
+        } else if status >= 500 {
+            cells.upstream_errors.add(1);
+        } else if status >= 400 && !cancelled {
+            cells.client_errors.add(1);
+        }
+    }
+
     fn write(&self, log: &Logged, status: u16, duration: Duration) {
         let lane = self.lane.borrow();
         let claim = self.claim.borrow();
@@ -271,7 +324,7 @@ impl Exchange {
         let endpoint = claim.as_ref().map(|claim| claim.endpoint().label.as_str());
         self.worker.log(&Record {
             time: SystemTime::now(),
-            client: log.peer.ip,
+            client: self.client_ip(),
             scheme: log.peer.scheme,
             method: self.method.as_str(),
             host: bytes(log.host.as_ref()),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+    TRANSFER_ENCODING,
 };
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -17,8 +18,11 @@ use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers::{
-    X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, X_REQUEST_ID, prepare_request, prepare_response,
+    X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, X_REQUEST_ID, hide_preview, prepare_request,
+    prepare_response,
 };
+use super::hold;
+use super::origin::Origin;
 use super::reply;
 use super::retry::{BodyState, Spare, Tries, kind_of};
 use super::send::{connect_error, line_for, may_repeat, send};
@@ -27,7 +31,7 @@ use super::target::{check_coding, check_head, origin_form};
 use super::upgrade;
 use super::worker::{Proof, Worker};
 use crate::config::HostHeader;
-use crate::routing::{HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
+use crate::routing::{Asked, HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
 use crate::upstream::Line;
 
 /// Serve one request: route, choose, claim, prepare, send, answer. Recording happens when the [`Exchange`] drops.
@@ -119,6 +123,13 @@ async fn attempt(
     mut head: http::request::Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Failure> {
+    if let Some(origin) = Origin::of(
+        &head.headers,
+        exchange.peer(),
+        &worker.shared.published.load().edge,
+    ) {
+        exchange.says(origin);
+    }
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
     let mut tries = Tries::default();
     let (mut lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref(), &mut tries).await?;
@@ -206,10 +217,10 @@ async fn reach(
         BodyState::Whole
     };
     loop {
-        let lane = match decide(worker, exchange, host, head.uri.path(), proof, tries)? {
+        let lane = match decide(worker, exchange, host, head, proof, tries)? {
             Decision::Send(lane) => lane,
             Decision::Wait(queue) => {
-                hold(worker, &queue).await?;
+                hold::wait(worker, exchange, head, &queue).await?;
                 continue;
             }
         };
@@ -256,14 +267,15 @@ fn decide(
     worker: &Worker,
     exchange: &Exchange,
     host: &str,
-    path: &str,
+    head: &http::request::Parts,
     proof: Option<&Proof>,
     tries: &mut Tries,
 ) -> Result<Decision, Failure> {
     loop {
         let table = worker.shared.published.load();
+        let asked = asked(exchange, host, head);
         let found = match proof {
-            None => table.find(host, path),
+            None => table.find(host, asked.path()),
             Some(proof) => table.named(&proof.app, &proof.service),
         };
         let (app, service) = found.ok_or(ProxyError::NoRoute)?;
@@ -277,7 +289,8 @@ fn decide(
                 exchange.undecided(cells, &app.name, &service.name);
             }
         };
-        let choice = match choose(app, service, worker.index, path, special) {
+        let key = table.edge.preview.as_deref();
+        let choice = match choose(app, service, worker.index, &asked, key, special) {
             Ok(choice) => choice,
             Err(Unavailable::Maintenance) => {
                 undecided();
@@ -285,6 +298,10 @@ fn decide(
                     error: ProxyError::Maintenance,
                     message: app.maintenance.clone(),
                 });
+            }
+            Err(Unavailable::Untrusted(why)) => {
+                undecided();
+                return Err(ProxyError::Untrusted(why.as_str()).into());
             }
             Err(Unavailable::Held) => {
                 undecided();
@@ -296,6 +313,7 @@ fn decide(
         match lane.pick(tries.ticket(worker), choice.explicit, tries.failed()) {
             Ok(claim) => {
                 exchange.claimed(lane, claim);
+                exchange.introduce(choice.newcomer);
                 return Ok(Decision::Send(Arc::clone(lane)));
             }
             // Publish comes before close, so a newer table is there to be loaded.
@@ -308,23 +326,21 @@ fn decide(
     }
 }
 
-/// Wait for the hold to end. No claim is held and no byte of the body is read meanwhile.
-async fn hold(worker: &Worker, queue: &Arc<HoldQueue>) -> Result<(), ProxyError> {
-    let ticket = queue.enter().ok_or(ProxyError::HoldOverflow)?;
-    let released = worker.released.notified();
-    // The table may have changed between the decision and here; the waiter is registered, so look again.
-    let mut released = std::pin::pin!(released);
-    released.as_mut().enable();
-    if !worker.is_still_held(queue) {
-        return Ok(());
-    }
-    let outcome = tokio::time::timeout_at(queue.until.into(), released).await;
-    drop(ticket);
-    match outcome {
-        Ok(()) => Ok(()),
-        // The controller releases before this; if it has not, it is in trouble, and so is this request.
-        Err(_) if worker.is_still_held(queue) => Err(ProxyError::HoldOverflow),
-        Err(_) => Ok(()),
+/// The request as routing sees it.
+fn asked<'a>(exchange: &'a Exchange, host: &'a str, head: &'a http::request::Parts) -> Asked<'a> {
+    let (peer, origin) = (exchange.peer(), exchange.origin());
+    Asked {
+        method: &head.method,
+        host,
+        uri: &head.uri,
+        headers: &head.headers,
+        client: exchange.client_ip(),
+        is_trusted: origin.is_some(),
+        proto: origin.and_then(Origin::proto),
+        tls: peer.scheme == "https",
+        server_name: exchange.client().name.as_deref(),
+        subject: peer.subject.as_ref(),
+        door: exchange.client().front.color,
     }
 }
 
@@ -381,17 +397,19 @@ fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut ht
         head.uri = origin_form(&head.uri, lane.settings.strip.as_deref());
     }
     head.version = Version::HTTP_11;
+    if let Some(preview) = &lane.settings.preview {
+        hide_preview(&mut head.headers, preview);
+    }
     let rules = &lane.settings.headers;
     let endpoint = || {
-        let written = exchange.with_claim(|claim| claim.endpoint().key.address.to_string());
-        HeaderValue::try_from(written.unwrap_or_default()).unwrap_or(HeaderValue::from_static("localhost"))
+        let own = exchange.with_claim(|claim| claim.endpoint().authority.clone());
+        own.unwrap_or(HeaderValue::from_static("localhost"))
     };
-    let table = worker.shared.published.load();
     prepare_request(
         &mut head.headers,
         rules,
         exchange.peer(),
-        &table.edge.trusted,
+        exchange.origin(),
         &worker.ids,
         endpoint,
     );
@@ -415,6 +433,10 @@ async fn carry(
     prepare_response(&mut head.headers, &lane.settings.headers);
     if let Some((name, value)) = &lane.exposed {
         head.headers.insert(name.clone(), value.clone());
+    }
+    if let Some(newcomer) = exchange.newcomer() {
+        head.headers
+            .append(SET_COOKIE, newcomer.cookie(worker.ids.noise()));
     }
     if is_proof {
         head.headers

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::headers::Peer;
 use super::worker::{LINGER, Phase, Worker};
-use crate::config::Listener;
+use crate::config::{Aim, Listener};
 use crate::tls::{Session, Terminator, Transport};
 use crate::wire::Stream;
 
@@ -18,10 +18,14 @@ use crate::wire::Stream;
 #[derive(Debug)]
 pub(super) struct Front {
     pub(super) tls: Option<Arc<Terminator>>,
+    /// Each connection begins with a PROXY header.
+    pub(super) proxy_protocol: bool,
     /// Sent with every answer.
     pub(super) hsts: Option<HeaderValue>,
     /// What every request is answered with.
     pub(super) redirect: Option<StatusCode>,
+    /// The color that every request means.
+    pub(super) color: Option<Aim>,
 }
 
 impl Front {
@@ -30,10 +34,12 @@ impl Front {
         let hsts = listener.tls.as_ref().and_then(|tls| tls.hsts);
         Self {
             tls,
+            proxy_protocol: listener.proxy_protocol,
             hsts: hsts.and_then(strict_transport),
             redirect: listener
                 .redirect_https
                 .and_then(|status| StatusCode::from_u16(status).ok()),
+            color: listener.color,
         }
     }
 
@@ -42,8 +48,10 @@ impl Front {
         let hsts = self.hsts.as_ref();
         Self {
             tls: self.tls.clone(),
+            proxy_protocol: self.proxy_protocol,
             hsts: hsts.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()),
             redirect: self.redirect,
+            color: self.color,
         }
     }
 
@@ -139,7 +147,7 @@ fn left(error: &io::Error) -> bool {
 }
 
 /// A shutdown does not wait for clients that are still silent after this.
-async fn shutdown_lingered(worker: &Worker) {
+pub(super) async fn shutdown_lingered(worker: &Worker) {
     let mut phase = worker.shared.phase.clone();
     if phase.wait_for(|phase| *phase >= Phase::Closing).await.is_ok() {
         tokio::time::sleep(LINGER).await;

@@ -1,23 +1,19 @@
 //! What changes in the heads on their way through: hop-by-hop fields go, forwarding fields come.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::header::{
-    CONNECTION, EXPECT, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    CONNECTION, COOKIE, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
+use super::origin::{self, Origin};
 use super::request_id::{RequestIds, acceptable};
-use crate::config::{Headers, HostHeader, Network};
+use crate::config::{Headers, HostHeader, Preview};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// The subject of the client's certificate. Only we say it: what a client sends under this name is dropped.
 const X_CLIENT_CERT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
 /// The id of a request, for the logs of both sides.
@@ -28,15 +24,6 @@ pub(super) const X_CUTOVER_VERIFY: HeaderName = HeaderName::from_static("x-cutov
 pub(super) const X_CUTOVER_COLOR: HeaderName = HeaderName::from_static("x-cutover-color");
 /// The generation that answered a proof.
 pub(super) const X_CUTOVER_GENERATION: HeaderName = HeaderName::from_static("x-cutover-generation");
-
-/// CGI and WSGI apps read `X_Forwarded_For` as `X-Forwarded-For`: a stranger must not write it in this form either.
-const LOOKALIKES: [HeaderName; 5] = [
-    HeaderName::from_static("x_forwarded_for"),
-    HeaderName::from_static("x_forwarded_proto"),
-    HeaderName::from_static("x_forwarded_host"),
-    HeaderName::from_static("x_forwarded_port"),
-    HeaderName::from_static("x_real_ip"),
-];
 
 /// Who is at the other end of a client connection.
 #[derive(Debug)]
@@ -49,6 +36,8 @@ pub struct Peer {
     pub scheme: &'static str,
     /// The subject of its certificate, where the listener asks for one.
     pub subject: Option<HeaderValue>,
+    /// Its address and the one that it connected to, as a PROXY header has them.
+    pub ends: Option<Box<(SocketAddr, SocketAddr)>>,
 }
 
 impl Peer {
@@ -62,6 +51,16 @@ impl Peer {
             text: text.unwrap_or(HeaderValue::from_static("unix:")),
             scheme: "http",
             subject: None,
+            ends: None,
+        }
+    }
+
+    /// A client behind a balancer that has sent a PROXY header.
+    #[must_use]
+    pub fn behind(source: SocketAddr, destination: SocketAddr) -> Self {
+        Self {
+            ends: Some(Box::new((source, destination))),
+            ..Self::new(Some(source.ip()))
         }
     }
 
@@ -72,14 +71,6 @@ impl Peer {
         // Escaped to ASCII where it was read, so it is a header's value.
         self.subject = subject.and_then(|subject| HeaderValue::try_from(subject).ok());
         self
-    }
-
-    /// Whether what it says of other clients is believed. A Unix socket's peer is on this machine, but it is
-    /// believed only where somebody wrote so, and there is no way to write it: not.
-    #[must_use]
-    pub fn is_trusted(&self, trusted: &[Network]) -> bool {
-        self.ip
-            .is_some_and(|ip| trusted.iter().any(|network| network.contains(ip)))
     }
 }
 
@@ -140,7 +131,7 @@ pub fn prepare_request(
     headers: &mut HeaderMap,
     rules: &Headers,
     peer: &Peer,
-    trusted: &[Network],
+    origin: Option<&Origin>,
     ids: &RequestIds,
     endpoint: impl FnOnce() -> HeaderValue,
 ) {
@@ -152,7 +143,7 @@ pub fn prepare_request(
     if let Some(subject) = &peer.subject {
         headers.insert(X_CLIENT_CERT_SUBJECT, subject.clone());
     }
-    forwarding(headers, peer, trusted);
+    origin::tell(headers, peer, origin, rules.forwarded);
     let named = headers.get(X_REQUEST_ID).is_some_and(acceptable);
     if !named {
         headers.insert(X_REQUEST_ID, ids.next());
@@ -169,61 +160,38 @@ pub fn prepare_request(
     apply(headers, &rules.request_remove, &rules.request_set);
 }
 
-/// Who asked, for the app: believed from trusted proxies and continued, otherwise written anew.
-fn forwarding(headers: &mut HeaderMap, peer: &Peer, trusted: &[Network]) {
-    let host = headers.get(HOST).cloned();
-    if !trusted.is_empty() && peer.is_trusted(trusted) {
-        let chain = joined(headers, &X_FORWARDED_FOR);
-        let client = chain
-            .as_deref()
-            .and_then(|chain| nearest_stranger(chain, trusted));
-        let value = match &chain {
-            Some(chain) => {
-                HeaderValue::try_from(format!("{chain}, {}", peer.text.to_str().unwrap_or_default()))
-            }
-            None => Ok(peer.text.clone()),
-        };
-        headers.insert(X_FORWARDED_FOR, value.unwrap_or_else(|_| peer.text.clone()));
-        let real = client.and_then(|ip| HeaderValue::try_from(ip.to_string()).ok());
-        headers.insert(X_REAL_IP, real.unwrap_or_else(|| peer.text.clone()));
-        headers
-            .entry(X_FORWARDED_PROTO)
-            .or_insert(HeaderValue::from_static(peer.scheme));
-        if let Some(host) = host {
-            headers.entry(X_FORWARDED_HOST).or_insert(host);
-        }
+/// Take out what was for us: the preview's header, and its cookie from among the others.
+pub(super) fn hide_preview(headers: &mut HeaderMap, preview: &Preview) {
+    headers.remove(&preview.header);
+    let Some(name) = &preview.cookie else { return };
+    let ours = |pair: &&[u8]| {
+        let rest = pair.trim_ascii_start().strip_prefix(name.as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b"="))
+    };
+    let pairs = |value: &HeaderValue| -> Vec<Vec<u8>> {
+        let pairs = value.as_bytes().split(|byte| *byte == b';');
+        pairs
+            .filter(|pair| !ours(pair))
+            .map(|pair| pair.trim_ascii().to_vec())
+            .collect()
+    };
+    let is_there = |value: &HeaderValue| {
+        value
+            .as_bytes()
+            .split(|byte| *byte == b';')
+            .any(|pair| ours(&pair))
+    };
+    if !headers.get_all(COOKIE).iter().any(is_there) {
         return;
     }
-    headers.remove(FORWARDED);
-    headers.remove(X_FORWARDED_PORT);
-    for name in LOOKALIKES {
-        headers.remove(name);
+    let left: Vec<_> = headers.get_all(COOKIE).iter().flat_map(pairs).collect();
+    headers.remove(COOKIE);
+    let left: Vec<_> = left.into_iter().filter(|pair| !pair.is_empty()).collect();
+    if let Ok(value) = HeaderValue::from_bytes(&left.join(&b"; "[..]))
+        && !left.is_empty()
+    {
+        headers.insert(COOKIE, value);
     }
-    headers.insert(X_FORWARDED_FOR, peer.text.clone());
-    headers.insert(X_REAL_IP, peer.text.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(peer.scheme));
-    match host {
-        Some(host) => drop(headers.insert(X_FORWARDED_HOST, host)),
-        None => drop(headers.remove(X_FORWARDED_HOST)),
-    }
-}
-
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let values: Vec<_> = headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect();
-    (!values.is_empty()).then(|| values.join(", "))
-}
-
-/// The client: the last address of the chain that is no trusted proxy.
-fn nearest_stranger(chain: &str, trusted: &[Network]) -> Option<IpAddr> {
-    let addresses = chain.rsplit(',').map(|text| text.trim().parse::<IpAddr>());
-    addresses
-        .take_while(Result::is_ok)
-        .flatten()
-        .find(|address| !trusted.iter().any(|network| network.contains(*address)))
 }
 
 /// Make an app's head fit for the client.
@@ -269,24 +237,14 @@ mod tests {
             response_remove: vec![],
             expose_color: String::new(),
             expose_revision: false,
+            forwarded: false,
         }
     }
 
-    fn prepared(fields: &[(&str, &str)], peer: &str, trusted: &[Network]) -> HeaderMap {
-        prepared_for(fields, Peer::new(Some(peer.parse().unwrap())), trusted)
-    }
-
-    fn prepared_for(fields: &[(&str, &str)], peer: Peer, trusted: &[Network]) -> HeaderMap {
+    fn prepared_for(fields: &[(&str, &str)], peer: Peer) -> HeaderMap {
         let mut headers = map(fields);
         let endpoint = || HeaderValue::from_static("app:8000");
-        prepare_request(
-            &mut headers,
-            &rules(),
-            &peer,
-            trusted,
-            &RequestIds::new(),
-            endpoint,
-        );
+        prepare_request(&mut headers, &rules(), &peer, None, &RequestIds::new(), endpoint);
         headers
     }
 
@@ -323,65 +281,29 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_not_believed() {
+    fn what_is_ours_to_say() {
         let sent = [
-            ("host", "shop.example"),
-            ("x-forwarded-for", "1.2.3.4"),
-            ("x-forwarded-proto", "https"),
-            ("x-real-ip", "1.2.3.4"),
-            ("forwarded", "for=1.2.3.4"),
-            ("x-forwarded-host", "evil"),
-            ("x_forwarded_for", "1.2.3.4"),
-            ("x_real_ip", "1.2.3.4"),
+            ("host", "a"),
             ("expect", "100-continue"),
+            ("x-forwarded-for", "1.2.3.4"),
         ];
-        let headers = prepared(&sent, "203.0.113.9", &[]);
-        let of = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
-        assert_eq!(of("x-forwarded-for").as_deref(), Some("203.0.113.9"));
-        assert_eq!(of("x-real-ip").as_deref(), Some("203.0.113.9"));
-        assert_eq!(of("x-forwarded-proto").as_deref(), Some("http"));
-        assert_eq!(of("x-forwarded-host").as_deref(), Some("shop.example"));
-        assert_eq!((of("forwarded"), of("expect")), (None, None));
-        assert_eq!((of("x_forwarded_for"), of("x_real_ip")), (None, None));
-        assert_eq!(of("x-request-id").unwrap().len(), 32);
+        let headers = prepared_for(&sent, Peer::new(Some("203.0.113.9".parse().unwrap())));
+        assert_eq!(headers["x-forwarded-for"], "203.0.113.9");
+        assert_eq!(headers["x-request-id"].len(), 32);
+        assert!(!headers.contains_key("expect"));
     }
 
     #[test]
     fn the_subject_of_a_certificate_is_only_ours_to_say() {
         let sent = [("host", "h"), ("x-client-cert-subject", "CN=forged")];
         let peer = || Peer::new(Some("10.0.0.2".parse().unwrap()));
-        let trusted = [Network {
-            address: "10.0.0.0".parse().unwrap(),
-            prefix: 8,
-        }];
-        let plain = prepared_for(&sent, peer(), &trusted);
+        let plain = prepared_for(&sent, peer());
         assert_eq!(plain.get("x-client-cert-subject"), None);
-        let tls = prepared_for(&sent, peer().through_tls(None), &[]);
+        let tls = prepared_for(&sent, peer().through_tls(None));
         assert_eq!(tls.get("x-client-cert-subject"), None);
         assert_eq!(tls["x-forwarded-proto"], "https");
-        let known = prepared_for(&sent, peer().through_tls(Some("CN=ann")), &[]);
+        let known = prepared_for(&sent, peer().through_tls(Some("CN=ann")));
         let all: Vec<_> = known.get_all("x-client-cert-subject").iter().collect();
         assert_eq!(all, ["CN=ann"]);
-    }
-
-    #[test]
-    fn a_trusted_proxy_is_continued() {
-        let trusted = [Network {
-            address: "10.0.0.0".parse().unwrap(),
-            prefix: 8,
-        }];
-        let sent = [
-            ("x-forwarded-for", "9.9.9.9, 198.51.100.7, 10.1.1.1"),
-            ("x-forwarded-proto", "https"),
-            ("x-request-id", "abc"),
-        ];
-        let headers = prepared(&sent, "10.0.0.2", &trusted);
-        assert_eq!(
-            headers["x-forwarded-for"],
-            "9.9.9.9, 198.51.100.7, 10.1.1.1, 10.0.0.2"
-        );
-        assert_eq!(headers["x-real-ip"], "198.51.100.7");
-        assert_eq!(headers["x-forwarded-proto"], "https");
-        assert_eq!(headers["x-request-id"], "abc");
     }
 }

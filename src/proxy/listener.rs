@@ -12,7 +12,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::client::{serve_plain, serve_tls};
+use super::client::{serve_behind_balancer, serve_plain, serve_tls};
 use super::front::Front;
 use super::headers::Peer;
 use super::worker::{Phase, Worker};
@@ -195,8 +195,14 @@ async fn take(
                 return;
             };
             let (worker, front) = (Rc::clone(worker), Rc::clone(front));
-            // Two kinds of tasks: one in clear text does not carry the room that a handshake takes.
-            if front.tls.is_some() {
+            // Several kinds of tasks: one in clear text does not carry the room that a handshake takes.
+            if front.proxy_protocol {
+                tokio::task::spawn_local(async move {
+                    let _open = worker.count_connection(at);
+                    serve_behind_balancer(Rc::clone(&worker), front, stream, peer).await;
+                    drop(permit);
+                });
+            } else if front.tls.is_some() {
                 tokio::task::spawn_local(async move {
                     let _open = worker.count_connection(at);
                     serve_tls(Rc::clone(&worker), front, stream, peer).await;

@@ -10,10 +10,7 @@ use super::error::ProxyError;
 /// The answer to a request that is not forwarded. `message` replaces the usual words (maintenance).
 pub(super) fn refusal(error: ProxyError, message: Option<&str>) -> Response<ReplyBody> {
     let status = error.status();
-    let words = message.filter(|text| !text.is_empty()).unwrap_or(match error {
-        ProxyError::Malformed(why) => why,
-        _ => error.as_str(),
-    });
+    let words = message.filter(|text| !text.is_empty()).unwrap_or(error.as_str());
     let mut response = Response::new(ReplyBody::own(text(status, words)));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -41,6 +41,12 @@ impl RequestIds {
         hex(mix(count), &mut text[16..]);
         HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
     }
+
+    /// A number unlike those before it, and unlike those of another process.
+    pub(super) fn noise(&self) -> u64 {
+        let count = self.next.replace(self.next.get().wrapping_add(1));
+        mix(self.prefix ^ mix(count))
+    }
 }
 
 /// Whether an id that came with a request may be passed on.

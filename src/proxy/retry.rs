@@ -194,8 +194,10 @@ impl Spare {
         head.method = self.method;
         head.uri = self.uri;
         head.version = self.version;
-        head.headers
-            .extend(self.fields.into_iter().map(|(name, value)| (Some(name), value)));
+        // `extend` would let the last of several fields of a name replace the others.
+        for (name, value) in self.fields {
+            head.headers.append(name, value);
+        }
         if let Some(id) = id {
             head.headers.insert(X_REQUEST_ID, id);
         }
@@ -206,7 +208,7 @@ impl Spare {
 /// What a failure means for another try.
 pub(super) fn kind_of(error: ProxyError) -> Failed {
     match error {
-        ProxyError::ConnectFailed | ProxyError::ConnectTimeout => Failed::Unsent,
+        ProxyError::ConnectFailed | ProxyError::ConnectTimeout | ProxyError::TlsFailed => Failed::Unsent,
         ProxyError::Reset => Failed::Reset,
         _ => Failed::Otherwise,
     }

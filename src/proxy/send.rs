@@ -118,6 +118,13 @@ pub(super) async fn line_for(
         Err(error) => {
             endpoint.connect_failed();
             tracing::debug!(endpoint = %endpoint.key.target, %error, "connect failed");
+            if matches!(error, ConnectError::Tls(_)) {
+                let key = &endpoint.key;
+                worker.say_rarely(|| {
+                    tracing::warn!(app = key.app, service = key.service, color = %key.color,
+                        endpoint = %key.address, %error, "no TLS with an endpoint");
+                });
+            }
         }
     }
     opened
@@ -125,7 +132,8 @@ pub(super) async fn line_for(
 
 pub(super) fn connect_error(error: &ConnectError) -> ProxyError {
     match error {
-        ConnectError::Timeout(_) => ProxyError::ConnectTimeout,
+        ConnectError::Timeout(_) | ConnectError::TlsTimeout(_) => ProxyError::ConnectTimeout,
+        ConnectError::Tls(_) => ProxyError::TlsFailed,
         ConnectError::Io(_) | ConnectError::Handshake(_) => ProxyError::ConnectFailed,
     }
 }
@@ -171,6 +179,9 @@ async fn answer_in_time(
 fn why_unanswered(error: &hyper::Error, upload: Option<&Upload>) -> ProxyError {
     if let Some(error) = upload.and_then(Upload::error) {
         return error;
+    }
+    if crate::tls::refusal(error).is_some() {
+        return ProxyError::TlsFailed;
     }
     if error.is_parse() || error.is_parse_status() {
         ProxyError::BadAnswer

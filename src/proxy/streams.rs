@@ -161,6 +161,7 @@ impl Leash {
     ) -> Option<Rc<Self>> {
         let held = |claim: &crate::upstream::Claim| (claim.endpoint().id, claim.gate(), claim.mark_stream());
         let (endpoint, gate, mark) = exchange.with_claim(held)?;
+        exchange.streams();
         let streams = &worker.streams;
         let leash = Rc::new(Self {
             worker: Rc::clone(worker),

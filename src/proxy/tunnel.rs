@@ -21,7 +21,6 @@ use super::streams::{Ending, FAREWELL, Leash};
 use crate::metrics::StreamKind;
 use crate::tls::Transport;
 use crate::upstream::Freed;
-use crate::wire::Stream;
 
 /// The most that is read at once, and so the most that is kept for a side that does not read.
 const BUFFER: usize = 16 * 1024;
@@ -103,7 +102,7 @@ enum End {
 /// Both connections.
 struct Pair {
     client: Transport,
-    app: Stream,
+    app: Transport,
     up: Flow,
     down: Flow,
     timer: Option<Deadline>,

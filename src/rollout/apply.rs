@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{
     Activation, AppState, Change, Color, Command, FileEndpoints, HealthFacts, Hold, Maintenance, Override,
-    TRAIL_MAX, Weight,
+    TRAIL_MAX, Weight, next_salt,
 };
 
 /// What [`apply`] made of a command.
@@ -350,6 +350,9 @@ impl Step<'_> {
             self.judge(candidate, facts, force)?;
         }
         let mut next = self.next();
+        if self.state.weight == Weight::ZERO {
+            next.salt = next_salt(self.state.salt, self.state.generation, self.now);
+        }
         next.weight = weight;
         next.colors[candidate].drained = false;
         next.colors[candidate].left = false;

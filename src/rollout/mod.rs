@@ -5,6 +5,7 @@
 //! `tests/simulation.rs` runs millions of them with seeds.
 
 mod apply;
+mod bucket;
 mod color;
 mod command;
 mod split;
@@ -13,6 +14,7 @@ mod state;
 mod tests;
 
 pub use apply::{Applied, Rejection, Transition, apply};
+pub use bucket::{bucket_of_id, bucket_of_key, id_in_bucket, next_salt};
 pub use color::{ByColor, Color, UnknownColor};
 pub use command::{Actor, Change, Command, FileEndpoints, HealthFacts, Trigger};
 pub use split::{BUCKETS, Phase, is_candidate};

@@ -41,6 +41,8 @@ pub struct AppState {
     pub active: Color,
     /// The standby's share while it is a candidate; zero otherwise.
     pub weight: Weight,
+    /// What clients' keys are hashed with; another one for each candidacy.
+    pub salt: u64,
     /// What is known of each color.
     pub colors: ByColor<ColorState>,
     /// Requests wait instead of being served.
@@ -63,6 +65,7 @@ impl AppState {
             generation: 1,
             active,
             weight: Weight::ZERO,
+            salt: 0,
             colors: ByColor::default(),
             hold: None,
             maintenance: None,

@@ -2,21 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use http::{HeaderName, HeaderValue};
 use tokio::sync::Notify;
 
 use super::table::{AppRoute, Lane, Member, PaddedPoint, Pool, RoutingTable, ServiceRoute, Settings};
-use super::{HoldQueue, Matcher, Place, RetryBudget};
-use crate::config::{self, Config, EndpointAddress, Probe, WhenLast};
+use super::{Affinity, HoldQueue, Matcher, Place, RetryBudget};
+use crate::config::{self, Address, Config, EndpointAddress, HostHeader, Preview, Probe, Protocol, WhenLast};
 use crate::metrics::Registry;
 use crate::rollout::{AppState, ByColor, Color, Phase};
-use crate::upstream::{Endpoint, EndpointKey, Gate, Target};
+use crate::tls::Originators;
+use crate::upstream::{Endpoint, EndpointKey, Gate, Handshake, Target};
 
 /// What a name resolved to, by name and port as written. Addresses and sockets need no entry.
-pub type Resolved = HashMap<EndpointAddress, Vec<Target>>;
+pub type Resolved = HashMap<Address, Vec<Target>>;
 
 /// All that one app's part is built from.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,8 @@ pub struct Fixed<'a> {
     pub registry: &'a Registry,
     /// Notified when a closed gate's last claim ends.
     pub drained: &'a Arc<Notify>,
+    /// Makes the TLS towards endpoints.
+    pub originators: &'a Originators,
 }
 
 /// Build one app's part, carrying over the endpoints, gates, cells and split points of its part before.
@@ -62,15 +64,16 @@ pub fn rebuild(
 ) -> Built {
     let AppInput { config, state, .. } = input;
     let mut carried = Carried::of(before, fixed.workers);
+    let preview = config.traffic.preview.clone().map(Arc::new);
     let hold = state.hold.map(|hold| {
         before
             .and_then(|app| app.hold.clone())
-            .unwrap_or_else(|| HoldQueue::new(HoldQueue::BOUND, now + hold.max + HoldQueue::MARGIN))
+            .unwrap_or_else(|| HoldQueue::new(config.traffic.hold, now + hold.max + HoldQueue::MARGIN))
     });
     let services = config
         .services
         .values()
-        .map(|service| build_service(fixed, input, service, resolved, &mut carried))
+        .map(|service| build_service(fixed, input, service, preview.as_ref(), resolved, &mut carried))
         .collect();
     let phases = before.map(|app| Arc::clone(&app.phases)).unwrap_or_else(|| {
         let point = |worker| PaddedPoint::new(Phase::of_worker(worker, fixed.workers).point());
@@ -82,6 +85,12 @@ pub fn rebuild(
         generation: state.generation,
         active: state.active,
         weight: state.weight,
+        affinity: Affinity {
+            key: config.traffic.affinity.clone(),
+            salt: state.salt,
+        },
+        preview,
+        rules: Arc::clone(&config.traffic.rules),
         revisions: state.colors.map(|_, color| color.revision.clone()),
         hold,
         maintenance: state
@@ -92,7 +101,8 @@ pub fn rebuild(
         drain: config.drain,
         services,
         phases,
-        spilled: before.map_or_else(|| Arc::new(AtomicU64::new(0)), |app| Arc::clone(&app.spilled)),
+        spilled: before.map_or_else(Arc::default, |app| Arc::clone(&app.spilled)),
+        rule_errors: before.map_or_else(Arc::default, |app| Arc::clone(&app.rule_errors)),
     };
     Built {
         app: Arc::new(app),
@@ -183,6 +193,7 @@ fn build_service(
     fixed: Fixed<'_>,
     input: AppInput<'_>,
     service: &config::Service,
+    preview: Option<&Arc<Preview>>,
     resolved: &Resolved,
     carried: &mut Carried,
 ) -> ServiceRoute {
@@ -203,6 +214,7 @@ fn build_service(
             .budgets
             .remove(&service.name)
             .unwrap_or_else(|| (0..fixed.workers).map(|_| RetryBudget::default()).collect()),
+        preview: preview.cloned(),
         streams: app.drain.streams,
     });
     let pool = |color| build_pool(fixed, input, service, &settings, color, resolved, carried);
@@ -246,6 +258,7 @@ fn build_pool(
             color,
             address: address.clone(),
             target,
+            tls: handshake(app, service, address),
         };
         if members.iter().any(|member| member.endpoint.key == key) {
             continue;
@@ -253,7 +266,7 @@ fn build_pool(
         let before = carried.members.get(&key).cloned();
         let endpoint = before
             .as_ref()
-            .map_or_else(|| Endpoint::new(key), |member| Arc::clone(&member.endpoint));
+            .map_or_else(|| new_endpoint(fixed, key), |member| Arc::clone(&member.endpoint));
         let gates = before
             .as_ref()
             .map(|member| (member.open.as_ref(), member.explicit.as_ref()));
@@ -287,12 +300,42 @@ fn build_pool(
     }
 }
 
+fn new_endpoint(fixed: Fixed<'_>, key: EndpointKey) -> Arc<Endpoint> {
+    let origin = key.tls.as_ref().map(|tls| fixed.originators.of(&tls.trust));
+    Endpoint::over(key, origin)
+}
+
+/// How TLS is spoken to an endpoint: connections are the endpoint's and not a request's, so that a `Host` of the
+/// client's says nothing about their name.
+fn handshake(app: &config::App, service: &config::Service, address: &EndpointAddress) -> Option<Handshake> {
+    if address.protocol != Protocol::Https {
+        return None;
+    }
+    let fixed = match &app.headers.host {
+        HostHeader::Fixed(host) => Some(without_port(host)),
+        HostHeader::Preserve | HostHeader::Upstream => None,
+    };
+    let own = service.tls.server_name.clone().or(fixed);
+    Some(Handshake {
+        name: own.unwrap_or_else(|| address.name()),
+        trust: service.tls.trust.clone(),
+    })
+}
+
+fn without_port(host: &str) -> String {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    };
+    name.trim_start_matches('[').trim_end_matches(']').to_owned()
+}
+
 fn targets<'a>(address: &'a EndpointAddress, resolved: &Resolved) -> Vec<(&'a EndpointAddress, Target)> {
-    match address {
-        EndpointAddress::Ip(ip) => vec![(address, Target::Tcp(*ip))],
-        EndpointAddress::Unix(path) => vec![(address, Target::Unix(path.clone()))],
-        EndpointAddress::Name { .. } => {
-            let found = resolved.get(address).into_iter().flatten();
+    match &address.place {
+        Address::Ip(ip) => vec![(address, Target::Tcp(*ip))],
+        Address::Unix(path) => vec![(address, Target::Unix(path.clone()))],
+        name @ Address::Name { .. } => {
+            let found = resolved.get(name).into_iter().flatten();
             found.map(|target| (address, target.clone())).collect()
         }
     }

@@ -4,22 +4,30 @@
 //! service" ([`RoutingTable::find`]), "which color" ([`choose`]) and "which endpoint" ([`Lane::pick`]) are pure
 //! functions of it, shared by the request path and by `explain`.
 
+mod affinity;
+mod asked;
 mod budget;
 mod build;
 mod choose;
 mod hold;
 mod matcher;
+mod preview;
 mod publish;
+mod rules;
 mod table;
 #[cfg(test)]
 mod tests;
 
+pub use affinity::{Affinity, COOKIE, Newcomer};
+pub use asked::{Asked, client_of};
 pub use budget::RetryBudget;
 pub use build::{AppInput, Built, Fixed, Resolved, gates, matcher, rebuild, with_app};
-pub use choose::{Choice, Special, Unavailable, Why, choose, choose_with, peek_bucket};
+pub use choose::{Choice, From, Special, Unavailable, Why, choose, choose_with, peek_bucket};
 pub use hold::{HoldQueue, HoldTicket};
 pub use matcher::{HostBuffer, Matcher, Place};
+pub use preview::{PreviewKey, Untrusted};
 pub use publish::{Published, WorkerSignal};
+pub use rules::{Lack, holds};
 pub use table::{
     AppRoute, Edge, Lane, Member, PaddedPoint, PickError, Pool, RoutingTable, ServiceRoute, Settings,
 };

@@ -1,10 +1,13 @@
 //! The table itself: immutable, whole, and all that a request needs.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{HoldQueue, Matcher, Place, RetryBudget};
-use crate::config::{Drain, Headers, HostPattern, Limits, Network, PathMatch, Retry, Streams, Timeouts};
+use super::{Affinity, HoldQueue, Matcher, Place, PreviewKey, RetryBudget};
+use crate::config::{
+    Drain, Headers, HostPattern, Limits, Network, PathMatch, Preview, Retry, Rule, Streams, Timeouts,
+};
 use crate::metrics::{PoolCells, PoolMetrics};
 use crate::rollout::{ByColor, Color, Weight};
 use crate::upstream::{Claim, Endpoint, Gate, Health};
@@ -27,8 +30,22 @@ pub struct RoutingTable {
 pub struct Edge {
     /// What a client may cost.
     pub limits: Limits,
-    /// Networks whose forwarding headers are believed.
+    /// Networks whose forwarding headers and PROXY protocol are believed.
     pub trusted: Vec<Network>,
+    /// What preview tokens are checked with, if some app has a preview.
+    pub preview: Option<Arc<PreviewKey>>,
+    /// Whoever connects to a Unix socket is believed too.
+    pub trusts_unix: bool,
+}
+
+impl Edge {
+    /// Whether what a peer says of other clients is believed; `None` is the peer of a Unix socket.
+    #[must_use]
+    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        peer.map_or(self.trusts_unix, |ip| {
+            self.trusted.iter().any(|network| network.contains(ip))
+        })
+    }
 }
 
 impl RoutingTable {
@@ -80,6 +97,12 @@ pub struct AppRoute {
     pub active: Color,
     /// The standby's share while it is a candidate.
     pub weight: Weight,
+    /// Who its clients are while it has a candidate.
+    pub affinity: Affinity,
+    /// Who may mean a color on purpose.
+    pub preview: Option<Arc<Preview>>,
+    /// Conditions that send requests to a color.
+    pub rules: Arc<[Rule]>,
     /// The revision of each color.
     pub revisions: ByColor<Option<String>>,
     /// Requests wait here instead of being served.
@@ -96,6 +119,8 @@ pub struct AppRoute {
     pub phases: Arc<[PaddedPoint]>,
     /// Requests that went to the active color because the candidate had nothing healthy; carried over.
     pub spilled: Arc<AtomicU64>,
+    /// Conditions that had no answer for a request; carried over.
+    pub rule_errors: Arc<AtomicU64>,
 }
 
 impl AppRoute {
@@ -186,6 +211,8 @@ pub struct Settings {
     pub retry: Retry,
     /// Each worker's count for it; carried over.
     pub budgets: Arc<[RetryBudget]>,
+    /// What is taken out of requests because it is for us: a preview's header and cookie.
+    pub preview: Option<Arc<Preview>>,
     /// How the streams of a color end that is left. Of the time when a stream began; the newest table's word
     /// stands over it, as long as the app exists.
     pub streams: Streams,
@@ -280,6 +307,12 @@ impl Lane {
         self.members
             .iter()
             .any(|member| member.endpoint.health() == Health::Failing)
+    }
+
+    /// Whether there is a gate for explicit traffic: its color is not drained.
+    #[must_use]
+    pub fn takes_explicit(&self) -> bool {
+        self.members.iter().any(|member| member.explicit.is_some())
     }
 
     /// Steps 2b and 3 of a request: pick an endpoint and claim it.

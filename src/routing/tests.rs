@@ -13,6 +13,7 @@ use super::*;
 use crate::config::{self, Config, EndpointAddress};
 use crate::metrics::Registry;
 use crate::rollout::{AppState, ByColor, Color, Hold, Weight};
+use crate::tls::Originators;
 use crate::upstream::Health;
 
 const WORKERS: usize = 2;
@@ -76,7 +77,9 @@ impl Bench {
     }
 
     fn choose(&self, path: &str, special: Special) -> Result<Choice, Unavailable> {
-        choose(&self.route, &self.route.services[0], 0, path, special)
+        let (uri, headers) = (path.parse().unwrap(), http::HeaderMap::new());
+        let asked = Asked::plain(&uri, &headers);
+        choose(&self.route, &self.route.services[0], 0, &asked, None, special)
     }
 
     fn health(&self, color: Color, health: Health) {
@@ -104,6 +107,7 @@ fn build(
         workers: WORKERS,
         registry,
         drained,
+        originators: &Originators::default(),
     };
     let input = AppInput {
         config: of,
@@ -285,14 +289,4 @@ fn a_share_goes_to_the_candidate_and_spills_when_it_is_sick() {
     assert_eq!(green(&bench), 0);
     let spilled = bench.route.spilled.load(std::sync::atomic::Ordering::Relaxed);
     assert!((2_400..=2_600).contains(&spilled), "{spilled} spilled");
-}
-
-#[test]
-fn a_held_request_finds_its_room_full_at_the_bound() {
-    let queue = HoldQueue::new(2, Instant::now());
-    let tickets = (queue.enter().unwrap(), queue.enter().unwrap());
-    assert!(queue.enter().is_none());
-    assert_eq!(queue.waiting(), 2);
-    drop(tickets);
-    assert_eq!(queue.waiting(), 0);
 }

@@ -148,15 +148,15 @@ impl Certificate {
     }
 }
 
-/// Whether a file holds certificates that clients' certificates can be checked against.
+/// Whether a file holds certificates that others can be checked against.
 ///
 /// # Errors
 /// With the file and why.
-pub fn check_client_ca(path: &Path) -> Result<(), PairError> {
-    client_roots(path).map(drop)
+pub fn check_ca(path: &Path) -> Result<(), PairError> {
+    roots_of(path).map(drop)
 }
 
-pub(super) fn client_roots(path: &Path) -> Result<RootCertStore, PairError> {
+pub(super) fn roots_of(path: &Path) -> Result<RootCertStore, PairError> {
     let wrong = |why: String| PairError {
         path: path.to_owned(),
         why,

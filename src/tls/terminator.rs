@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream as ClientStream;
 
 use super::certificates::Certificates;
 use super::own::OwnClient;
-use super::pair::{Pair, PairError, client_roots};
+use super::pair::{Pair, PairError, roots_of};
 use super::transport::Transport;
 use super::x509::Facts;
 use crate::wire::Stream;
@@ -132,7 +132,7 @@ impl Terminator {
         let builder = match &settings.client_ca {
             None => builder.with_no_client_auth(),
             Some(path) => {
-                let roots = Arc::new(client_roots(path)?);
+                let roots = Arc::new(roots_of(path)?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider()));
                 builder.with_client_cert_verifier(verifier.build()?)
             }
@@ -179,7 +179,7 @@ impl Terminator {
     pub async fn accept(&self, stream: Stream) -> io::Result<(Transport, Session)> {
         let stream = TlsAcceptor::from(Arc::clone(&self.server)).accept(stream).await?;
         let session = Session::of(stream.get_ref().1);
-        Ok((Transport::Tls(Box::new(stream)), session))
+        Ok((Transport::Tls(Box::new(stream.into())), session))
     }
 
     /// Be a client of this listener, over a connection to it: only its own certificates are accepted.

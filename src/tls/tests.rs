@@ -210,18 +210,18 @@ fn a_bad_pair_is_named_with_its_reason() {
         .set_len(2 << 20)
         .unwrap();
     assert!(
-        check_client_ca(&huge)
+        check_ca(&huge)
             .unwrap_err()
             .to_string()
             .contains("larger than 1 MiB")
     );
     assert!(
-        check_client_ca(&good.key)
+        check_ca(&good.key)
             .unwrap_err()
             .to_string()
             .contains("no certificate")
     );
-    assert_eq!(check_client_ca(&good.cert), Ok(()));
+    assert_eq!(check_ca(&good.cert), Ok(()));
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! A client's connection as the data plane reads and writes it: in clear text, or through TLS.
+//! A connection as the data plane reads and writes it, to either side: in clear text, or through TLS.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
 use crate::wire::{Socket, Stream};
 
@@ -36,14 +36,22 @@ impl Transport {
     }
 }
 
+/// Whether a client is at the other end.
+fn is_clients(stream: &TlsStream<Stream>) -> bool {
+    matches!(stream, TlsStream::Server(_))
+}
+
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => match ready!(Pin::new(stream).poll_read(cx, buf)) {
+            Self::Tls(stream) => match ready!(Pin::new(&mut **stream).poll_read(cx, buf)) {
                 // Many clients leave without close_notify. Nothing is trusted to that end: a request says its own
-                // length, and one that is cut is seen as cut (RFC 9112 §9.8).
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+                // length, and one that is cut is seen as cut. An app's answer may end with its connection: there it
+                // stays an error (RFC 9112 §9.8).
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && is_clients(stream) => {
+                    Poll::Ready(Ok(()))
+                }
                 read => Poll::Ready(read),
             },
         }

@@ -3,20 +3,19 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use http_body::Body;
-use hyper::client::conn::http1::{self, SendRequest};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
+use hyper::client::conn::http1;
 
-use super::{Endpoint, Target};
+use super::Endpoint;
+use super::dial::{ConnectError, Dialled, dial};
+use super::line::{Line, LineState};
 use crate::config::Limits;
-use crate::wire::{Io, Socket, Stream};
+use crate::tls::Offer;
+use crate::wire::Io;
 
 /// Unused connections kept to one endpoint by one worker. More were open at once only in a burst.
 const IDLE_MAX: usize = 1024;
@@ -59,46 +58,6 @@ struct Idle<B> {
     line: Line<B>,
     since: Instant,
     expires: Instant,
-}
-
-/// One connection to an endpoint, with the right to send on it.
-pub struct Line<B> {
-    sender: SendRequest<B>,
-    socket: Socket,
-    state: Rc<LineState>,
-}
-
-/// What is known of a connection apart from who has it.
-#[derive(Debug)]
-struct LineState {
-    id: u64,
-    endpoint: u64,
-    /// The gate of the request that is on it; 0 = none.
-    gate: Cell<u64>,
-    /// It was ended by [`Connections::cut`].
-    cut: Cell<bool>,
-    /// The answer to the request that it carries has come to its end.
-    answered: Cell<bool>,
-    abort: OnceCell<AbortHandle>,
-    /// Who gets the connection when the app has switched protocols.
-    heir: RefCell<Option<oneshot::Sender<Freed>>>,
-}
-
-/// A connection that HTTP has let go of, and what had come behind the answer's head.
-pub type Freed = (Stream, Bytes);
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// Not within the time.
-    #[error("no connection within {0:?}")]
-    Timeout(Duration),
-    /// The system refused.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// hyper refused.
-    #[error("{0}")]
-    Handshake(hyper::Error),
 }
 
 impl<B> Default for Connections<B> {
@@ -160,11 +119,9 @@ where
         timeout: Duration,
         limits: &Limits,
     ) -> Result<Line<B>, ConnectError> {
-        let stream = tokio::time::timeout(timeout, dial(&endpoint.key.target))
-            .await
-            .map_err(|_| ConnectError::Timeout(timeout))??;
-        let socket = stream.socket();
-        let (io, _) = Io::new(stream);
+        let Dialled { transport } = dial(endpoint, timeout, Offer::Http1).await?;
+        let socket = transport.socket();
+        let (io, _) = Io::new(transport);
         let mut builder = http1::Builder::new();
         // An app may answer with larger heads than clients may send; hyper's own bound on fields stays.
         builder.max_header_size(limits.header_bytes.max(64 * 1024));
@@ -238,66 +195,6 @@ where
     }
 }
 
-impl<B> Line<B> {
-    /// The right to send.
-    pub fn sender(&mut self) -> &mut SendRequest<B> {
-        &mut self.sender
-    }
-
-    /// Whether the connection can take the next request right now.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.sender.is_ready()
-    }
-
-    /// Remember through which gate the request on it came.
-    pub fn carries(&self, gate: u64) {
-        self.state.gate.set(gate);
-        self.state.answered.set(false);
-    }
-
-    /// The answer is whole; the rest of the request may still be on its way. Without this, dropping the line
-    /// ends the connection at once.
-    pub fn answered(&self) {
-        self.state.answered.set(true);
-    }
-
-    /// What it carries is a stream now: [`Connections::cut`] does not end it.
-    pub fn carries_stream(&self) {
-        self.state.gate.set(0);
-    }
-
-    /// The request that goes out next asks to switch protocols: if the app does, the connection comes here.
-    pub fn inherit(&self) -> oneshot::Receiver<Freed> {
-        let (heir, inheritance) = oneshot::channel();
-        *self.state.heir.borrow_mut() = Some(heir);
-        inheritance
-    }
-
-    /// Whether [`Connections::cut`] ended it.
-    #[must_use]
-    pub fn was_cut(&self) -> bool {
-        self.state.cut.get()
-    }
-
-    /// Unique on the worker.
-    #[must_use]
-    pub fn id(&self) -> u64 {
-        self.state.id
-    }
-}
-
-impl<B> Drop for Line<B> {
-    fn drop(&mut self) {
-        // Left to itself hyper would flush first, and an app that never reads would keep the request for ever.
-        if !self.state.answered.get()
-            && let Some(abort) = self.state.abort.get()
-        {
-            abort.abort();
-        }
-    }
-}
-
 /// A line's place in the register; dropped with its driver.
 struct Registered<B> {
     of: Rc<Connections<B>>,
@@ -317,18 +214,5 @@ impl<B> std::fmt::Debug for Connections<B> {
         f.debug_struct("Connections")
             .field("lines", &self.lines.borrow().len())
             .finish_non_exhaustive()
-    }
-}
-
-impl<B> std::fmt::Debug for Line<B> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Line").field(&self.state).finish()
-    }
-}
-
-async fn dial(target: &Target) -> io::Result<Stream> {
-    match target {
-        Target::Tcp(address) => Stream::tcp(TcpStream::connect(*address).await?),
-        Target::Unix(path) => Ok(Stream::unix(UnixStream::connect(path).await?)),
     }
 }

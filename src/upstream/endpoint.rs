@@ -8,11 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use http::HeaderValue;
 use jiff::Timestamp;
+use rustls_pki_types::ServerName;
 
 use super::health::Judged;
 use crate::config::EndpointAddress;
 use crate::rollout::Color;
+use crate::tls::{Originator, Trust};
 
 /// What makes an endpoint the same endpoint: a change of any part is a new one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +30,25 @@ pub struct EndpointKey {
     pub address: EndpointAddress,
     /// What it resolved to; a name with several addresses is several endpoints.
     pub target: Target,
+    /// How TLS is spoken there; `None` is clear text.
+    pub tls: Option<Handshake>,
+}
+
+/// What a TLS handshake with an endpoint depends on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Handshake {
+    /// The name that its certificate must be for; a DNS name is also sent as SNI (RFC 6066 §3).
+    pub name: String,
+    /// Whom to believe, and what to show.
+    pub trust: Trust,
+}
+
+/// An endpoint's TLS, ready for use.
+#[derive(Debug)]
+pub(super) struct Secure {
+    pub(super) origin: Arc<Originator>,
+    /// Or why no certificate can be for this name.
+    pub(super) name: Result<ServerName<'static>, String>,
 }
 
 /// Where to connect.
@@ -108,6 +130,9 @@ pub struct Endpoint {
     pub key: EndpointKey,
     /// Its target as text, for the access log.
     pub label: String,
+    /// Its own name as the `Host` field says it.
+    pub authority: HeaderValue,
+    pub(super) secure: Option<Secure>,
     health: AtomicU8,
     last_probe: ArcSwapOption<ProbeReport>,
     /// Rise and fall; locked by the control plane only, once a probe.
@@ -119,13 +144,28 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// A new endpoint, never probed.
+    /// A new endpoint in clear text, never probed.
     #[must_use]
     pub fn new(key: EndpointKey) -> Arc<Self> {
+        Self::over(key, None)
+    }
+
+    /// A new endpoint, never probed; the handshake of its key is made by `origin`.
+    #[must_use]
+    pub fn over(key: EndpointKey, origin: Option<Arc<Originator>>) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let secure = key.tls.as_ref().zip(origin).map(|(tls, origin)| Secure {
+            origin,
+            name: ServerName::try_from(tls.name.clone())
+                .map_err(|_| format!("`{}` is no name that a certificate can be for", tls.name)),
+        });
+        let authority = HeaderValue::try_from(key.address.authority());
         Arc::new(Self {
             id: NEXT.fetch_add(1, Relaxed),
             label: key.target.to_string(),
+            // Host names are checked when they are read.
+            authority: authority.unwrap_or(HeaderValue::from_static("localhost")),
+            secure,
             key,
             health: AtomicU8::new(0),
             last_probe: ArcSwapOption::empty(),

@@ -191,7 +191,7 @@ fn first_pause(id: u64, interval: Duration) -> Duration {
 }
 
 async fn probe_and_judge(endpoint: &Endpoint, settings: &config::Health) -> ProbeReport {
-    let report = probe_once(&endpoint.key.target, &endpoint.key.address, settings).await;
+    let report = probe_once(endpoint, settings).await;
     endpoint.record_probe(report.clone());
     // Held over reading and writing the health, so that two probes of one endpoint are judged one after the other.
     let mut judged = endpoint.judged.lock().unwrap_or_else(PoisonError::into_inner);

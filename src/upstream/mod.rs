@@ -2,13 +2,17 @@
 
 pub mod claim;
 pub mod connections;
+mod dial;
 pub mod dns;
 pub mod endpoint;
 pub mod health;
+mod line;
 mod task;
 
 pub use claim::{Claim, Gate, StreamMark};
-pub use connections::{ConnectError, Connections, Freed, Line};
+pub use connections::Connections;
+pub use dial::ConnectError;
 pub use dns::{Names, Resolution};
-pub use endpoint::{Endpoint, EndpointKey, Health, ProbeReport, Target};
+pub use endpoint::{Endpoint, EndpointKey, Handshake, Health, ProbeReport, Target};
 pub use health::{HealthChange, Prober, probe_all};
+pub use line::{Freed, Line};

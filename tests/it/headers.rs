@@ -141,6 +141,9 @@ fn trusted_proxies_can() {
     assert_eq!(request.all("x-real-ip"), ["7.7.7.7"]);
     assert_eq!(request.all("x-forwarded-proto"), ["https"]);
     assert_eq!(request.all("x-forwarded-host"), ["evil"]);
+    assert_eq!(request.all("x-forwarded-port"), ["443"]);
+    // It contradicts X-Forwarded-For, so it is somebody else's.
+    assert_eq!(request.all("forwarded"), [""; 0]);
     // The client is the nearest address that is not trusted itself.
     let request = seen(
         &proxy,

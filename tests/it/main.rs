@@ -7,19 +7,25 @@
     reason = "a test panics to fail, and a test binary has no readers of its interface"
 )]
 
+mod affinity;
+mod balancer;
 mod basics;
 mod bodies;
 mod corpus;
 mod harness;
 mod headers;
+mod hold;
 mod interim;
 mod lifecycle;
 mod limits;
 mod operating;
+mod preview;
 mod resilience;
 mod routing;
+mod rules;
 mod smuggling;
 mod streams;
 mod switching;
 mod tls;
 mod upstream;
+mod upstream_tls;

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use super::Build;
 use super::health::HealthPart;
+use super::origin::OriginPart;
 use super::parts::{LimitsPart, TimeoutsPart};
 use crate::config::diagnostics::quoted;
+use crate::config::load::PemFile;
 use crate::config::model::{
-    App, Drain, EndpointAddress, HostPattern, Initial, ListenAddress, PathMatch, Service, StreamPolicy,
-    Streams, Switch,
+    Address, App, Drain, EndpointAddress, HostPattern, Initial, ListenAddress, PathMatch, Service,
+    StreamPolicy, Streams, Switch,
 };
 use crate::config::raw::{self, At, DurationText};
 use crate::config::values;
@@ -65,6 +67,7 @@ pub(super) struct AppBuild<'b, 'a, 't, 'e> {
     pub(super) name: &'b At<String>,
     pub(super) limits: &'b LimitsPart,
     pub(super) listens: &'b [&'b ListenAddress],
+    pub(super) pem: &'b mut Vec<(PemFile, Range<usize>)>,
 }
 
 impl AppBuild<'_, '_, '_, '_> {
@@ -80,7 +83,8 @@ impl AppBuild<'_, '_, '_, '_> {
                 .error(&at.span(), "conflicting_keys", message, hint);
         }
         let limits = LimitsPart::read(&raw.limits, self.build).over(*self.limits);
-        let services = self.services(raw);
+        let headers = self.build.headers(&raw.headers);
+        let services = self.services(raw, headers.fixed_host());
         if let Some(hosts) = &hosts {
             let claims = services
                 .iter()
@@ -106,8 +110,9 @@ impl AppBuild<'_, '_, '_, '_> {
                     .unwrap_or(Duration::from_secs(30)),
                 streams: self.streams(&raw.drain.streams),
             },
-            headers: self.build.headers(&raw.headers),
             retry: self.build.retry(&raw.retry),
+            headers,
+            traffic: self.build.traffic(raw),
             switch: Switch {
                 // `healthy` is the only requirement that can be written.
                 require_healthy: raw.switch.require.as_ref().is_none_or(|list| !list.is_empty()),
@@ -158,9 +163,10 @@ impl AppBuild<'_, '_, '_, '_> {
     }
 
     /// All services, each with the place to point at.
-    fn services(&mut self, raw: &raw::App) -> Vec<(Service, Range<usize>)> {
+    fn services(&mut self, raw: &raw::App, host: &str) -> Vec<(Service, Range<usize>)> {
         let health = HealthPart::read(&raw.health, self.build);
         let timeouts = TimeoutsPart::read(&raw.timeouts, self.build);
+        let tls = OriginPart::read(&raw.tls, self.build, self.pem);
         let shorthand = raw.blue.as_ref().or(raw.green.as_ref());
         if let (Some(at), false) = (shorthand, raw.service.is_empty()) {
             let message = "`blue` and `green` of an app are short for its only service, and it has services";
@@ -182,19 +188,22 @@ impl AppBuild<'_, '_, '_, '_> {
                     strip_prefix: false,
                     endpoints,
                     timeouts: timeouts.over_defaults(),
-                    health: health.over_defaults(),
+                    health: health.over_defaults(host),
+                    tls: tls.over_defaults(),
                 },
                 self.name.span(),
             ));
         } else {
             for (name, raw) in &raw.service {
-                let service = self.service(name, raw, &health, timeouts);
+                let service = self.service(name, raw, (&health, timeouts, &tls), host);
                 http |= matches!(service.0.health.kind, crate::config::model::Probe::Http(_));
                 services.push(service);
             }
         }
         let http = http || self.probe_unclear(None);
         self.build.http_only(&raw.health, http);
+        let endpoints: Vec<_> = services.iter().map(|(service, _)| &service.endpoints).collect();
+        self.build.tls_unused(&raw.tls, &endpoints);
         services
     }
 
@@ -202,8 +211,8 @@ impl AppBuild<'_, '_, '_, '_> {
         &mut self,
         name: &At<String>,
         raw: &raw::Service,
-        health: &HealthPart,
-        timeouts: TimeoutsPart,
+        (health, timeouts, tls): (&HealthPart, TimeoutsPart, &OriginPart),
+        host: &str,
     ) -> (Service, Range<usize>) {
         self.build.text(name.get(), name, values::name);
         let (matches, place) = self.path_match(name, raw);
@@ -222,13 +231,16 @@ impl AppBuild<'_, '_, '_, '_> {
         let http = merged.is_http() || self.probe_unclear(Some(name.get()));
         self.build.http_only(&raw.health, http);
         let timeouts = TimeoutsPart::read(&raw.timeouts, self.build).over(timeouts);
+        let own_tls = OriginPart::read(&raw.tls, self.build, self.pem);
+        self.build.tls_unused(&raw.tls, &[&endpoints]);
         let service = Service {
             name: name.get().clone(),
             matches,
             strip_prefix: raw.strip_prefix.as_ref().is_some_and(|at| *at.get()),
             endpoints,
             timeouts: timeouts.over_defaults(),
-            health: merged.over_defaults(),
+            health: merged.over_defaults(host),
+            tls: own_tls.over(tls).over_defaults(),
         };
         (service, place)
     }
@@ -307,7 +319,7 @@ impl AppBuild<'_, '_, '_, '_> {
         green: &RawEndpoints,
     ) -> ByColor<Vec<EndpointAddress>> {
         let raw = ByColor { blue, green };
-        let mut taken: BTreeMap<EndpointAddress, Color> = BTreeMap::new();
+        let mut taken: BTreeMap<Address, Color> = BTreeMap::new();
         let endpoints = raw.map(|color, list| {
             let list = list.as_ref().map(At::get).into_iter().flatten();
             self.color(color, list, &mut taken)
@@ -345,7 +357,7 @@ impl AppBuild<'_, '_, '_, '_> {
         &mut self,
         color: Color,
         list: impl Iterator<Item = &'r At<String>>,
-        taken: &mut BTreeMap<EndpointAddress, Color>,
+        taken: &mut BTreeMap<Address, Color>,
     ) -> Vec<EndpointAddress> {
         let mut endpoints = Vec::new();
         for at in list {
@@ -358,7 +370,7 @@ impl AppBuild<'_, '_, '_, '_> {
                     continue;
                 }
             };
-            if let Some(other) = taken.insert(endpoint.clone(), color) {
+            if let Some(other) = taken.insert(endpoint.place.clone(), color) {
                 let (message, hint) = if other == color {
                     (format!("`{endpoint}` is in {color} twice"), None)
                 } else {
@@ -370,7 +382,7 @@ impl AppBuild<'_, '_, '_, '_> {
                     .error(&at.span(), "duplicate_endpoint", message, hint);
                 continue;
             }
-            if self.listens.iter().any(|listen| is_own(listen, &endpoint)) {
+            if self.listens.iter().any(|listen| is_own(listen, &endpoint.place)) {
                 let message =
                     format!("`{endpoint}` is a listener of cutover itself: requests would go in a circle");
                 self.build
@@ -447,15 +459,15 @@ impl AppBuild<'_, '_, '_, '_> {
 }
 
 /// Whether connecting to the endpoint would reach the listener.
-fn is_own(listen: &ListenAddress, endpoint: &EndpointAddress) -> bool {
+fn is_own(listen: &ListenAddress, endpoint: &Address) -> bool {
     match (listen, endpoint) {
-        (ListenAddress::Tcp(listen), EndpointAddress::Ip(endpoint)) => {
+        (ListenAddress::Tcp(listen), Address::Ip(endpoint)) => {
             listen == endpoint
                 || (listen.ip().is_unspecified()
                     && listen.port() == endpoint.port()
                     && endpoint.ip().is_loopback())
         }
-        (ListenAddress::Unix(listen), EndpointAddress::Unix(endpoint)) => listen == endpoint,
+        (ListenAddress::Unix(listen), Address::Unix(endpoint)) => listen == endpoint,
         _ => false,
     }
 }

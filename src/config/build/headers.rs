@@ -20,6 +20,7 @@ impl Build<'_, '_, '_> {
                 .host
                 .as_ref()
                 .map_or(HostHeader::Preserve, |at| self.host_header(at)),
+            forwarded: raw.forwarded.as_ref().is_some_and(|at| *at.get()),
             request_set,
             request_remove,
             response_set,

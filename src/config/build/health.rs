@@ -99,11 +99,15 @@ impl HealthPart {
         self.is_http() && self.path.is_none()
     }
 
-    pub(super) fn over_defaults(self) -> Health {
+    /// `fixed` is the `Host` that requests get, where it is always the same.
+    pub(super) fn over_defaults(self, fixed: &str) -> Health {
         let kind = if self.is_http() {
             Probe::Http(Box::new(HttpProbe {
                 path: self.path.unwrap_or_default(),
-                host: self.host.unwrap_or_default(),
+                host: self
+                    .host
+                    .filter(|host| !host.is_empty())
+                    .unwrap_or_else(|| fixed.to_owned()),
                 headers: self.headers.unwrap_or_default(),
                 status: self.status.unwrap_or_else(|| vec![(200, 299)]),
                 json: self.json.unwrap_or_default(),

@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Build;
+use super::traffic::aim;
 use crate::config::load::PemFile;
-use crate::config::model::{ListenAddress, Listener, Tls};
+use crate::config::model::{ListenAddress, Listener, Server, Tls};
 use crate::config::raw::{self, At};
 use crate::config::values;
 use crate::tls::{MinVersion, Pair, Settings};
@@ -51,12 +52,44 @@ impl Build<'_, '_, '_> {
                 }
                 None => listeners.push(Listener {
                     address,
+                    proxy_protocol: raw.proxy_protocol.as_ref().is_some_and(|at| *at.get()),
                     tls,
                     redirect_https,
+                    color: raw.color.as_ref().map(|at| aim(*at.get())),
                 }),
             }
         }
         listeners
+    }
+
+    /// A listener with `proxy_protocol` needs somebody who may send one.
+    pub(super) fn proxies_for(&mut self, raw: &Option<Vec<raw::Listener>>, server: &Server) {
+        if self.findings.is_broken(&["server", "trusted_proxies"]) {
+            return;
+        }
+        for raw in raw.iter().flatten() {
+            let Some(at) = raw.proxy_protocol.as_ref().filter(|at| *at.get()) else {
+                continue;
+            };
+            let of_unix = raw
+                .address
+                .as_ref()
+                .is_some_and(|at| at.get().starts_with("unix:"));
+            let (some, hint) = if of_unix {
+                (
+                    server.trusts_unix,
+                    "add `\"unix:\"` to `trusted_proxies` in `[server]`",
+                )
+            } else {
+                let hint = "list the balancers in `[server]`: `trusted_proxies = [\"10.0.0.0/8\"]`";
+                (!server.trusted_proxies.is_empty(), hint)
+            };
+            if !some {
+                let message = "`proxy_protocol` without a trusted proxy: every connection would be closed";
+                self.findings
+                    .error(&at.span(), "conflicting_keys", message, hint.to_owned());
+            }
+        }
     }
 
     fn redirect(&mut self, raw: &raw::Listener, at: &At<i64>) -> Option<u16> {
@@ -106,7 +139,7 @@ impl Build<'_, '_, '_> {
         }
         let client_ca = raw.client_ca.as_ref().and_then(|at| {
             let path = self.text("client_ca", at, values::file_path)?;
-            pem.push((PemFile::ClientCa(path.clone()), at.span()));
+            pem.push((PemFile::Ca(path.clone()), at.span()));
             Some(path)
         });
         let alpn = raw.alpn.as_deref().unwrap_or(&[raw::Alpn::Http1]);

@@ -4,8 +4,11 @@ mod app;
 mod headers;
 mod health;
 mod listeners;
+mod origin;
 mod parts;
 mod resilience;
+mod rules;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -21,6 +24,9 @@ use super::values;
 use app::AppBuild;
 use parts::LimitsPart;
 
+/// How `trusted_proxies` writes the peers of Unix sockets; nginx writes it so.
+const UNIX: &str = "unix:";
+
 /// The configuration, as good as it can be made; what is wrong is in `findings`.
 ///
 /// `pem` gets the files of certificates and keys that it names: they are read by [`super::Loaded::check_files`].
@@ -34,6 +40,7 @@ pub(super) fn build(
     let server = build.server(&file.server);
     let admin = build.admin(&file.admin, &server.state_dir);
     let listeners = build.listeners(file.listener.as_deref().unwrap_or_default(), admin.address, pem);
+    build.proxies_for(&file.listener, &server);
     let own = LimitsPart::read(&file.limits, &mut build);
     let limits = own.over_defaults();
     let log = build.log(&file.log);
@@ -46,6 +53,7 @@ pub(super) fn build(
             name,
             limits: &own,
             listens: &listens,
+            pem,
         };
         let app = app.app(raw, &mut matches);
         apps.insert(name.get().clone(), app);
@@ -79,7 +87,9 @@ impl Build<'_, '_, '_> {
             None => self.default_state_dir(),
         };
         let mut trusted_proxies = Vec::new();
-        for at in raw.trusted_proxies.iter().flatten() {
+        let all = || raw.trusted_proxies.iter().flatten();
+        let trusts_unix = all().any(|at| at.get() == UNIX);
+        for at in all().filter(|at| at.get() != UNIX) {
             trusted_proxies.extend(self.text("trusted_proxies", at, values::network));
         }
         Server {
@@ -90,6 +100,7 @@ impl Build<'_, '_, '_> {
                 .duration("shutdown_grace", raw.shutdown_grace.as_ref(), Duration::ZERO)
                 .unwrap_or(Duration::from_secs(30)),
             trusted_proxies,
+            trusts_unix,
             compat_file: raw.compat_file.as_ref().map(|at| at.get().clone()),
         }
     }

@@ -139,7 +139,13 @@ impl TimeoutsPart {
 
 impl Build<'_, '_, '_> {
     /// A size within bounds.
-    fn size(&mut self, key: &str, at: Option<&At<SizeText>>, least: u64, most: u64) -> Option<u64> {
+    pub(super) fn size(
+        &mut self,
+        key: &str,
+        at: Option<&At<SizeText>>,
+        least: u64,
+        most: u64,
+    ) -> Option<u64> {
         let at = at?;
         let bytes = match at.get() {
             SizeText::Bytes(bytes) => u64::try_from(*bytes).unwrap_or(0),

@@ -386,6 +386,7 @@ fn the_examples_load_and_the_full_one_has_every_key() {
     missing.retain(|key| {
         !key.starts_with(".app.*.service.*.health.")
             && !key.starts_with(".app.*.service.*.timeouts.")
+            && !key.starts_with(".app.*.service.*.tls.")
             && !key.starts_with(".app.*.limits.")
     });
     assert!(missing.is_empty(), "config/full.toml lacks {missing:?}");

@@ -20,14 +20,15 @@ const AFTER_BASE: &[(&str, &str, &str, &str)] = &[
     ("missing_key", "§[[admin.token]]\nname = \"a\"\nrole = \"admin\"", "needs `file`", ""),
     // Documented, but of a later version.
     ("not_built", "[app.web.§guard]\nbake = \"5m\"", "`[app.web.guard]` is not built in this version: remove it", ""),
-    ("not_built", "[[app.web.§rule]]\nwhen = \"x\"", "`[[app.web.rule]]` is not built", ""),
     ("not_built", "[§fleet]\nprefix = \"x\"", "`[fleet]` is not built", ""),
     ("not_built", "[limits]\n§h2_streams = 1", "`limits.h2_streams` is not built", ""),
-    ("not_built", "[[listener]]\naddress = \"127.0.0.1:0\"\n§proxy_protocol = true", "`listener.proxy_protocol`", ""),
+    ("not_built", "[[listener]]\naddress = \"127.0.0.1:0\"\n§respond = []", "`listener.respond`", ""),
     ("not_built", "[app.web.headers]\n§rewrite_location = true", "`app.web.headers.rewrite_location`", ""),
     ("not_built", "[app.web.health]\npath = \"/\"\n§identity = true", "`app.web.health.identity`", ""),
     ("not_built", "[app.web.health]\nkind = §\"grpc\"", "`kind = \"grpc\"` is not built", "use `http` or `tcp`"),
-    ("bad_endpoint", "[app.b]\nhosts = [\"b\"]\nblue = [§\"https://h:1\"]", "TLS to endpoints is not built", ""),
+    ("bad_endpoint", "[app.b]\nhosts = [\"b\"]\nblue = [§\"https://unix:/h\"]", "a Unix socket has no name", ""),
+    ("bad_value", "[app.b]\nhosts = [\"b\"]\nblue = [\"https://h:1\"]\ntls.server_name = §\"h:1\"", "no scheme and no port", ""),
+    ("missing_key", "[app.b]\nhosts = [\"b\"]\nblue = [\"https://h:1\"]\ntls.client_cert = §\"a.pem\"", "belong together", "set both"),
     ("bad_endpoint", "[app.b]\nhosts = [\"b\"]\nblue = [§\"h2c://h:1\"]", "(h2c) is not built", ""),
     ("not_built", "[[listener]]\naddress = \"127.0.0.1:0\"\n[listener.tls]\nalpn = [§\"h2\", \"http/1.1\"]\ncertificates = [{ cert = \"a\", key = \"b\" }]", "HTTP/2 (`h2`) is not built", "use `http/1.1` alone"),
     // Types.
@@ -85,6 +86,8 @@ const AFTER_BASE: &[(&str, &str, &str, &str)] = &[
     ("bad_variable", "[log]\nfile = §\"${NOT SET}\"", "`${`", "write `$${`"),
     ("bad_variable", "[log]\nfile = §\"a${\"", "`${`", "write `$${`"),
     // What one value means for another.
+    ("conflicting_keys", "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = §true", "every connection would be closed", "trusted_proxies"),
+    ("conflicting_keys", "[server]\ntrusted_proxies = [\"::1\"]\n[[listener]]\naddress = \"unix:/a\"\nproxy_protocol = §true", "every connection would be closed", "unix:"),
     ("duplicate_listener", "[[listener]]\naddress = \"127.0.0.1:80\"\n[[listener]]\naddress = §\"127.0.0.1:80\"", "is taken", ""),
     ("duplicate_listener", "[[listener]]\naddress = \"127.0.0.1:80\"\n[[listener]]\naddress = §\"0.0.0.0:80\"", "another listener has `127.0.0.1:80`", ""),
     ("duplicate_listener", "[admin]\naddress = \"127.0.0.1:80\"\n[[listener]]\naddress = §\"127.0.0.1:80\"", "the admin address has", ""),
@@ -121,8 +124,13 @@ const AFTER_BASE: &[(&str, &str, &str, &str)] = &[
 
 #[test]
 fn each_mistake_has_its_code_its_place_and_its_hint() {
+    found_as_told(AFTER_BASE);
+}
+
+/// Each mistake of a table like [`AFTER_BASE`] is found as it says.
+pub(super) fn found_as_told(table: &[(&str, &str, &str, &str)]) {
     let mut failures = Vec::new();
-    for &(code, marked, message, hint) in AFTER_BASE {
+    for &(code, marked, message, hint) in table {
         let marked = format!("{BASE}{marked}\n");
         let (before, after) = marked.split_once('§').expect("a place is marked");
         let found = bad(&format!("{before}{after}"));

@@ -3,6 +3,7 @@
 mod files;
 mod meaning;
 mod mistakes;
+mod traffic;
 mod values;
 
 use super::*;

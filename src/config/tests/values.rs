@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::none;
 use crate::config::values::{host_pattern, host_value, listen_address, network, size, statuses};
-use crate::config::{EndpointAddress, Network, parse, parse_duration, parse_endpoint};
+use crate::config::{Address, EndpointAddress, Network, parse, parse_duration, parse_endpoint};
 
 #[test]
 fn durations() {
@@ -74,6 +74,8 @@ fn endpoints_are_shown_as_they_were_written() {
         "web-blue:8000",
         "a_b.c:1",
         "unix:/run/app.sock",
+        "https://mina.example.com:443",
+        "https://[::1]:8443",
     ] {
         assert_eq!(
             parse_endpoint(text).map(|endpoint| endpoint.to_string()),
@@ -82,10 +84,10 @@ fn endpoints_are_shown_as_they_were_written() {
     }
     assert_eq!(
         parse_endpoint("WEB:80"),
-        Ok(EndpointAddress::Name {
+        Ok(EndpointAddress::plain(Address::Name {
             host: "web".to_owned(),
             port: 80
-        })
+        }))
     );
     for (text, why) in [
         ("", "it is empty"),
@@ -100,7 +102,13 @@ fn endpoints_are_shown_as_they_were_written() {
         ("web:80/path", "has no path"),
         ("::1", "brackets and a port: `[::1]:8000`"),
         ("http://web:80/x", "leave `http://` out: `web:80`"),
-        ("ftp://web:80", "without a scheme"),
+        ("ftp://web:80", "or none (HTTP/1.1)"),
+        (
+            "https://web",
+            "behind `https://`: it has no port: write `web:8000`",
+        ),
+        ("https://unix:/run/x", "Unix socket has no name"),
+        ("https://web:443/x", "has no path"),
         ("127.0.0.256:80", "not an IPv4 address"),
         ("we b:80", "not part of a host name"),
         ("-web:80", "not part of a host name"),

@@ -95,6 +95,7 @@ fn app(name: &str, endpoints: Vec<EndpointGauge>) -> AppGauges {
         held: 3,
         degraded: false,
         spilled: 7,
+        rule_errors: 3,
         services: vec!["web".to_owned()],
         endpoints,
     }

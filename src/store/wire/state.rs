@@ -17,6 +17,8 @@ pub(super) struct State {
     generation: u64,
     active: Hue,
     weight: u8,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    salt: u64,
     #[serde(default, skip_serializing_if = "Paint::is_plain")]
     blue: Paint,
     #[serde(default, skip_serializing_if = "Paint::is_plain")]
@@ -103,6 +105,7 @@ impl From<&AppState> for State {
             generation: state.generation,
             active: state.active.into(),
             weight: state.weight.percent(),
+            salt: state.salt,
             blue: (&state.colors.blue).into(),
             green: (&state.colors.green).into(),
             hold: state.hold.map(|Hold { since, max }| Holding { since, max }),
@@ -135,6 +138,7 @@ impl TryFrom<State> for AppState {
             active: state.active.into(),
             weight: Weight::candidate(state.weight)
                 .ok_or_else(|| format!("weight {}: a candidate has 0 to 99 percent", state.weight))?,
+            salt: state.salt,
             colors: ByColor {
                 blue: state.blue.into(),
                 green: state.green.into(),

@@ -9,7 +9,7 @@ use std::thread;
 use futures_util::FutureExt;
 
 use super::*;
-use crate::config::EndpointAddress;
+use crate::config::{Address, EndpointAddress};
 use crate::rollout::Color;
 use crate::upstream::{EndpointKey, Target};
 
@@ -19,8 +19,9 @@ fn endpoint() -> Arc<Endpoint> {
         app: "shop".into(),
         service: "web".into(),
         color: Color::Green,
-        address: EndpointAddress::Ip(address),
+        address: EndpointAddress::plain(Address::Ip(address)),
         target: Target::Tcp(address),
+        tls: None,
     })
 }
 

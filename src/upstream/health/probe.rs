@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,44 +11,46 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
 
 use super::answer::{self, BODY_MAX, End, Found, Seen};
 use super::words;
 use super::{Health, ProbeReport};
-use crate::config::{self, EndpointAddress, HttpProbe, Probe};
-use crate::upstream::Target;
+use crate::config::{self, HttpProbe, Probe};
+use crate::tls::{self, Offer, Transport};
+use crate::upstream::dial::{ConnectError, Dialled, dial};
+use crate::upstream::{Endpoint, Target};
 
 /// Bytes of an answer's head that are read.
 const HEAD_MAX: usize = 64 * 1024;
 
-/// Probe once, on a connection of its own. `target` is where to connect, `address` what the operator wrote, which
-/// is the `Host` unless the probe names another.
+/// Probe once, on a connection of its own, over TLS if the endpoint's requests go over TLS. The endpoint's own name is
+/// the `Host` unless the probe names another.
 ///
 /// The verdict is `Healthy`, `Failing` (it takes connections, but the answer is wrong or does not come),
-/// `Unreachable` (it does not take them), or `Unknown` when *we* could not ask, for want of descriptors or memory.
-/// All of it ends within the probe's timeout, whatever the other side sends.
-pub async fn probe_once(
-    target: &Target,
-    address: &EndpointAddress,
-    settings: &config::Health,
-) -> ProbeReport {
+/// `Unreachable` (it does not take them, or there is no TLS with it), or `Unknown` when *we* could not ask, for want
+/// of descriptors or memory. All of it ends within the probe's timeout, whatever the other side sends.
+pub async fn probe_once(endpoint: &Endpoint, settings: &config::Health) -> ProbeReport {
     let at = Timestamp::now();
     let began = Instant::now();
-    let found = match connect(target, settings.timeout).await {
-        Err(found) => found,
-        Ok(connection) => match &settings.kind {
+    let found = match dial(endpoint, settings.timeout, Offer::All).await {
+        Err(error) => refused(&error),
+        Ok(Dialled { transport }) => match &settings.kind {
             Probe::Tcp => Found {
                 verdict: Health::Healthy,
                 status: None,
-                reason: "connected".into(),
+                reason: if transport.is_tls() {
+                    "connected, TLS"
+                } else {
+                    "connected"
+                }
+                .into(),
             },
-            Probe::Http(probe) => ask(connection, probe, address, settings.timeout, began).await,
+            Probe::Http(probe) => ask(transport, probe, endpoint, settings.timeout, began).await,
         },
     };
     ProbeReport {
-        asked: asked(target, settings),
+        asked: asked(endpoint, settings),
         status: found.status,
         latency: began.elapsed(),
         verdict: found.verdict,
@@ -58,58 +59,55 @@ pub async fn probe_once(
     }
 }
 
-fn asked(target: &Target, settings: &config::Health) -> String {
-    let Probe::Http(probe) = &settings.kind else {
-        return format!("connect {target}");
+fn asked(endpoint: &Endpoint, settings: &config::Health) -> String {
+    let target = &endpoint.key.target;
+    let tls = endpoint.key.tls.as_ref();
+    let mut question = match &settings.kind {
+        Probe::Tcp => format!("connect {target}"),
+        Probe::Http(probe) => {
+            let (scheme, path) = (if tls.is_some() { "https" } else { "http" }, &probe.path);
+            match target {
+                Target::Tcp(address) => format!("GET {scheme}://{address}{path}"),
+                Target::Unix(_) => format!("GET {scheme}://localhost{path} over {target}"),
+            }
+        }
     };
-    let path = &probe.path;
-    let question = match target {
-        Target::Tcp(address) => format!("GET http://{address}{path}"),
-        Target::Unix(_) => format!("GET http://localhost{path} over {target}"),
-    };
-    if probe.host.is_empty() {
-        question
-    } else {
-        format!("{question} (Host: {})", probe.host)
+    if let Some(tls) = tls {
+        question += &format!(" (TLS: {})", tls.name);
     }
+    if let Probe::Http(probe) = &settings.kind
+        && !probe.host.is_empty()
+    {
+        question += &format!(" (Host: {})", probe.host);
+    }
+    question
 }
 
-enum Connection {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-async fn connect(target: &Target, within: Duration) -> Result<Connection, Found> {
-    let connecting = async {
-        io::Result::Ok(match target {
-            Target::Tcp(address) => Connection::Tcp(TcpStream::connect(address).await?),
-            Target::Unix(path) => Connection::Unix(UnixStream::connect(path).await?),
-        })
-    };
-    let (verdict, reason) = match timeout(within, connecting).await {
-        Ok(Ok(connection)) => return Ok(connection),
-        Ok(Err(error)) if words::is_our_own(&error) => (
+/// What a connection that cannot be had says of the endpoint.
+fn refused(error: &ConnectError) -> Found {
+    let (verdict, reason) = match error {
+        ConnectError::Io(error) if words::is_our_own(error) => (
             Health::Unknown,
-            format!("could not probe, cutover itself has {}", words::of_io(&error)),
+            format!("could not probe, cutover itself has {}", words::of_io(error)),
         ),
-        Ok(Err(error)) => (Health::Unreachable, words::of_io(&error)),
-        Err(_) => (Health::Unreachable, format!("no connection within {within:?}")),
+        ConnectError::Io(error) => (Health::Unreachable, words::of_io(error)),
+        error => (Health::Unreachable, words::shown(error.to_string().as_bytes())),
     };
-    Err(Found {
+    Found {
         verdict,
         status: None,
         reason,
-    })
+    }
 }
 
 async fn ask(
-    connection: Connection,
+    transport: Transport,
     probe: &HttpProbe,
-    address: &EndpointAddress,
+    endpoint: &Endpoint,
     within: Duration,
     began: Instant,
 ) -> Found {
-    let request = match request(probe, address) {
+    let request = match request(probe, endpoint) {
         Ok(request) => request,
         Err(reason) => {
             return Found {
@@ -122,13 +120,13 @@ async fn ask(
     let mut seen = Seen::default();
     // One limit for all of it: what the connect took is gone.
     let left = within.saturating_sub(began.elapsed());
-    let end = match connection {
-        Connection::Tcp(stream) => timeout(left, converse(TokioIo::new(stream), request, &mut seen)).await,
-        Connection::Unix(stream) => timeout(left, converse(TokioIo::new(stream), request, &mut seen)).await,
-    };
-    let end = match end {
+    let talk = converse(TokioIo::new(transport), request, &mut seen);
+    let end = match timeout(left, talk).await {
         Ok(Ok(end)) => end,
-        Ok(Err(error)) => End::Broken(words::of_http(&error)),
+        Ok(Err(error)) => match tls::refusal(&error) {
+            Some(why) => return refused(&ConnectError::Tls(why)),
+            None => End::Broken(words::of_http(&error)),
+        },
         Err(_) => End::TimedOut(within),
     };
     answer::judge(probe, &seen, &end)
@@ -172,7 +170,7 @@ where
     }
 }
 
-fn request(probe: &HttpProbe, address: &EndpointAddress) -> Result<Request<Empty<Bytes>>, String> {
+fn request(probe: &HttpProbe, endpoint: &Endpoint) -> Result<Request<Empty<Bytes>>, String> {
     let unusable = |what: &str, text: &str| {
         format!(
             "the probe's {what} `{}` cannot be sent",
@@ -185,14 +183,11 @@ fn request(probe: &HttpProbe, address: &EndpointAddress) -> Result<Request<Empty
         let value = HeaderValue::from_str(value).map_err(|_| unusable("header", name))?;
         headers.append(name_of, value);
     }
-    let host = match address {
-        _ if !probe.host.is_empty() => probe.host.clone(),
-        EndpointAddress::Unix(_) => "localhost".into(),
-        written => written.to_string(),
-    };
-    if !probe.host.is_empty() || !headers.contains_key(HOST) {
-        let value = HeaderValue::from_str(&host).map_err(|_| unusable("host", &host))?;
+    if !probe.host.is_empty() {
+        let value = HeaderValue::from_str(&probe.host).map_err(|_| unusable("host", &probe.host))?;
         headers.insert(HOST, value);
+    } else if !headers.contains_key(HOST) {
+        headers.insert(HOST, endpoint.authority.clone());
     }
     headers
         .entry(USER_AGENT)

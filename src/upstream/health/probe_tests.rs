@@ -2,29 +2,42 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test panics to fail")]
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, UnixListener};
 
-use super::super::Target;
 use super::super::task::OwnedTask;
+use super::super::{EndpointKey, Target};
 use super::test_app::{App, Does, PATIENT, http, over_http, says, serve, settings};
 use super::*;
-use crate::config::{EndpointAddress, HttpProbe, Probe};
+use crate::config::{Address, EndpointAddress, HttpProbe, Probe};
+use crate::rollout::Color;
 
 /// For probes that must run into their timeout.
 const SHORT: Duration = Duration::from_millis(400);
 
+/// An endpoint for one probe.
+fn of(target: Target, place: Address) -> Arc<Endpoint> {
+    Endpoint::new(EndpointKey {
+        app: "shop".into(),
+        service: "web".into(),
+        color: Color::Blue,
+        address: EndpointAddress::plain(place),
+        target,
+        tls: None,
+    })
+}
+
+fn at(address: SocketAddr) -> Arc<Endpoint> {
+    of(Target::Tcp(address), Address::Ip(address))
+}
+
 impl App {
     async fn probed(&self, settings: &config::Health) -> ProbeReport {
-        probe_once(
-            &Target::Tcp(self.address),
-            &EndpointAddress::Ip(self.address),
-            settings,
-        )
-        .await
+        probe_once(&at(self.address), settings).await
     }
 }
 
@@ -87,11 +100,11 @@ async fn host_and_headers_are_those_of_the_probe() {
 #[tokio::test]
 async fn a_name_as_written_is_the_host() {
     let app = App::saying("200 OK", "").await;
-    let written = EndpointAddress::Name {
+    let written = Address::Name {
         host: "web-blue".into(),
         port: 8000,
     };
-    probe_once(&Target::Tcp(app.address), &written, &over_http(http())).await;
+    probe_once(&of(Target::Tcp(app.address), written), &over_http(http())).await;
     let head = app.asked.lock().unwrap()[0].to_ascii_lowercase();
     assert!(head.contains("\r\nhost: web-blue:8000\r\n"), "{head}");
 }
@@ -145,12 +158,7 @@ async fn nobody_listening_is_unreachable() {
     closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = closed.local_addr().unwrap();
     for kind in [Probe::Tcp, Probe::Http(Box::new(http()))] {
-        let report = probe_once(
-            &Target::Tcp(address),
-            &EndpointAddress::Ip(address),
-            &settings(kind, PATIENT),
-        )
-        .await;
+        let report = probe_once(&at(address), &settings(kind, PATIENT)).await;
         assert_found(&report, Health::Unreachable, None, "connection refused");
     }
 }
@@ -328,9 +336,9 @@ async fn a_long_foreign_text_makes_a_short_reason() {
 async fn a_unix_socket_is_probed_like_a_port() {
     let dir = tempfile::tempdir().unwrap();
     let path: PathBuf = dir.path().join("app.sock");
-    let (target, written) = (Target::Unix(path.clone()), EndpointAddress::Unix(path.clone()));
+    let endpoint = of(Target::Unix(path.clone()), Address::Unix(path.clone()));
 
-    let report = probe_once(&target, &written, &over_http(http())).await;
+    let report = probe_once(&endpoint, &over_http(http())).await;
     assert_found(&report, Health::Unreachable, None, "there is no such socket file");
 
     let listener = UnixListener::bind(&path).unwrap();
@@ -342,7 +350,7 @@ async fn a_unix_socket_is_probed_like_a_port() {
             serve(stream, Arc::clone(&does), Arc::clone(&log)).await;
         }
     });
-    let report = probe_once(&target, &written, &over_http(http())).await;
+    let report = probe_once(&endpoint, &over_http(http())).await;
     assert_found(&report, Health::Healthy, Some(200), "200");
     assert_eq!(
         report.asked,

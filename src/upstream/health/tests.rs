@@ -9,7 +9,7 @@ use tokio::net::TcpSocket;
 use super::super::{EndpointKey, Target};
 use super::test_app::{App, Does, http, over_http, says, settings};
 use super::*;
-use crate::config::{EndpointAddress, HttpProbe, Probe};
+use crate::config::{Address, EndpointAddress, HttpProbe, Probe};
 use crate::rollout::Color;
 
 /// A guard against hanging, not a measure.
@@ -20,8 +20,9 @@ fn endpoint(address: SocketAddr) -> Arc<Endpoint> {
         app: "shop".into(),
         service: "web".into(),
         color: Color::Blue,
-        address: EndpointAddress::Ip(address),
+        address: EndpointAddress::plain(Address::Ip(address)),
         target: Target::Tcp(address),
+        tls: None,
     })
 }
 

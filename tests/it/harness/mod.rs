@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod backend;
 pub mod proxy;
+pub mod service;
 pub mod tls;
 pub mod websocket;
 pub mod wire;

@@ -1,5 +1,6 @@
 //! A certificate authority for one test, and clients that trust it alone.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,8 +8,10 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tempfile::TempDir;
 
 use super::PATIENCE;
@@ -29,9 +32,13 @@ pub struct Authority {
 
 impl Authority {
     pub fn new() -> Self {
+        Self::named("test CA")
+    }
+
+    pub fn named(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test CA");
+        params.distinguished_name.push(DnType::CommonName, name);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
@@ -44,12 +51,24 @@ impl Authority {
 
     /// Write `NAME.pem` and `NAME.key` for these hosts, as a renewal does. Gives back the certificate.
     pub fn issue(&self, name: &str, hosts: &[&str], kind: Kind) -> CertificateDer<'static> {
+        self.issue_as(name, hosts, kind, |_| {})
+    }
+
+    /// The same, with something special about it.
+    pub fn issue_as(
+        &self,
+        name: &str,
+        hosts: &[&str],
+        kind: Kind,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> CertificateDer<'static> {
         let key = match kind {
             Kind::Ecdsa => KeyPair::generate().unwrap(),
             Kind::Rsa => KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap(),
         };
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
-        let params = CertificateParams::new(hosts).unwrap();
+        let mut params = CertificateParams::new(hosts).unwrap();
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         self.replace(&format!("{name}.key"), key.serialize_pem());
         self.replace(&format!("{name}.pem"), certificate.pem());
@@ -60,6 +79,27 @@ impl Authority {
     pub fn replace(&self, file: &str, content: impl AsRef<[u8]>) {
         std::fs::write(self.path("new"), content).unwrap();
         std::fs::rename(self.path("new"), self.path(file)).unwrap();
+    }
+
+    /// An app's side of TLS, with a pair issued before. With `asks`, clients must show a certificate of this authority.
+    pub fn server(&self, name: &str, alpn: &[&str], asks: bool) -> Arc<ServerConfig> {
+        let chain = CertificateDer::pem_file_iter(self.path(&format!("{name}.pem"))).unwrap();
+        let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
+        let key = PrivateKeyDer::from_pem_file(self.path(&format!("{name}.key"))).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = if asks {
+            let roots = Arc::new(self.client().roots);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            builder.with_no_client_auth()
+        };
+        let mut config = builder.with_single_cert(chain, key).unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
     }
 
     /// A client's certificate with this subject.
@@ -179,7 +219,13 @@ impl Dialer {
 
     /// Why there is no connection, if there is none.
     pub fn try_dial(&self, address: SocketAddr, name: &str) -> std::io::Result<Wire> {
+        self.try_dial_behind(address, name, b"")
+    }
+
+    /// The same; these bytes go before the handshake.
+    pub fn try_dial_behind(&self, address: SocketAddr, name: &str, before: &[u8]) -> std::io::Result<Wire> {
         let mut stream = TcpStream::connect(address)?;
+        stream.write_all(before)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;

@@ -1,0 +1,29 @@
+//! What chooses between the colors of an app, in the words of the file.
+
+use super::Flat;
+use crate::config::model::Traffic;
+
+pub(super) fn traffic(app: &str, traffic: &Traffic, flat: &mut Flat) {
+    let key = |rest: &str| format!("app.{app}.{rest}");
+    flat.put(&key("affinity.key"), &traffic.affinity);
+    if let Some(preview) = &traffic.preview {
+        flat.put(&key("preview.header"), &preview.header);
+        flat.put(
+            &key("preview.cookie"),
+            preview.cookie.as_deref().unwrap_or_default(),
+        );
+        let from = preview.from.iter();
+        flat.list(
+            &key("preview.from"),
+            from.map(|network| format!("{}/{}", network.address, network.prefix)),
+        );
+    }
+    flat.put(&key("hold.requests"), traffic.hold.requests);
+    flat.put(&key("hold.bytes"), traffic.hold.bytes);
+    flat.put(&key("hold.release_rate"), traffic.hold.release_rate);
+    for (at, rule) in traffic.rules.iter().enumerate() {
+        // A condition may hold a secret; its color does not.
+        let said = [(rule.color.as_str().to_owned(), rule.when.source().to_owned())];
+        flat.secrets(&key(&format!("rule.{}", at + 1)), said);
+    }
+}

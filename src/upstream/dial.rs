@@ -1,0 +1,67 @@
+//! Connecting to an endpoint: TCP or Unix, and TLS where its address says so. Requests and probes come through here.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Endpoint, Target};
+use crate::tls::{self, Offer, Transport};
+use crate::wire::Stream;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Not within the time.
+    #[error("no connection within {0:?}")]
+    Timeout(Duration),
+    /// The system refused.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// There is a connection, but no TLS on it. In words.
+    #[error("{0}")]
+    Tls(String),
+    /// There is a connection, but the TLS handshake did not end within the time.
+    #[error("no TLS handshake within {0:?}")]
+    TlsTimeout(Duration),
+    /// hyper refused.
+    #[error("{0}")]
+    Handshake(hyper::Error),
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Dialled {
+    pub(super) transport: Transport,
+}
+
+/// Connect, TLS handshake included.
+pub(super) async fn dial(
+    endpoint: &Endpoint,
+    within: Duration,
+    offer: Offer,
+) -> Result<Dialled, ConnectError> {
+    let deadline = Instant::now() + within;
+    let stream = timeout_at(deadline, connect(&endpoint.key.target))
+        .await
+        .map_err(|_| ConnectError::Timeout(within))??;
+    let Some(secure) = &endpoint.secure else {
+        return Ok(Dialled {
+            transport: Transport::Plain(stream),
+        });
+    };
+    let name = secure.name.clone().map_err(ConnectError::Tls)?;
+    let shaken = timeout_at(deadline, secure.origin.connect(name, stream, offer)).await;
+    let (transport, _) = shaken
+        .map_err(|_| ConnectError::TlsTimeout(within))?
+        .map_err(|error| ConnectError::Tls(tls::why(&error)))?;
+    Ok(Dialled { transport })
+}
+
+async fn connect(target: &Target) -> io::Result<Stream> {
+    match target {
+        Target::Tcp(address) => Stream::tcp(TcpStream::connect(*address).await?),
+        Target::Unix(path) => Ok(Stream::unix(UnixStream::connect(path).await?)),
+    }
+}
