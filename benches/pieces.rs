@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use cutover::config::{self, Address, EndpointAddress, Headers, HostHeader, HostPattern, PathMatch};
+use cutover::config::{
+    self, Address, EndpointAddress, Headers, HostHeader, HostPattern, IdFrom, PathMatch, Trace,
+};
 use cutover::metrics::Registry;
 use cutover::proxy::headers::{Peer, prepare_request, prepare_response};
 use cutover::proxy::request_id::RequestIds;
@@ -168,6 +170,11 @@ fn headers(c: &mut Criterion) {
     let rules = Headers {
         host: HostHeader::Preserve,
         forwarded: false,
+        rewrite_location: false,
+        request_id: Some(http::HeaderName::from_static("x-request-id")),
+        request_id_from: IdFrom::Anyone,
+        expose_request_id: false,
+        trace: Trace::Pass,
         request_set: vec![],
         request_remove: vec![],
         response_set: vec![],

@@ -112,8 +112,7 @@ impl Source {
     /// # Errors
     /// Every mistake in it.
     pub fn file(path: &Path) -> Result<Self, RunError> {
-        let loaded =
-            config::load(path, &environment).and_then(|loaded| loaded.check_files(None).map(|()| loaded));
+        let loaded = config::load(path, &environment).and_then(|loaded| loaded.with_files(None));
         let Loaded {
             config,
             hash,
@@ -391,6 +390,7 @@ fn empty_table(config: &Config) -> RoutingTable {
             trusted: config.server.trusted_proxies.clone(),
             preview: None,
             trusts_unix: config.server.trusts_unix,
+            errors: Arc::new(config.errors.clone()),
         }),
     }
 }

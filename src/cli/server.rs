@@ -81,7 +81,7 @@ pub(super) fn check(
 ) -> Result<(), Failure> {
     let path = file(common)?;
     let name = path.display();
-    let checked = config::load(&path, env).and_then(|loaded| loaded.check_files(None).map(|()| loaded));
+    let checked = config::load(&path, env).and_then(|loaded| loaded.with_files(None));
     match checked {
         Ok(loaded) => {
             let apps = loaded.config.apps.len();

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::model::{Aim, App, Config, HttpProbe, Initial, Limits, Listener, Probe, Service, WhenLast};
-use super::{AccessFormat, HostHeader, HostPattern, Role};
+use super::model::{
+    Aim, App, Config, Errors, Headers, HttpProbe, Initial, Limits, Listener, Page, Probe, Service, WhenLast,
+};
+use super::{AccessFormat, ContentHash, HostHeader, HostPattern, Role};
 
 /// One line for each change from `old` to `new`; empty when they mean the same.
 ///
@@ -33,7 +35,7 @@ fn changes(old: &Config, new: &Config) -> Vec<(String, bool)> {
     let names: BTreeSet<&String> = old.apps.keys().chain(new.apps.keys()).collect();
     for name in names {
         match (old.apps.get(name), new.apps.get(name)) {
-            (Some(old), Some(new)) => app_changes(old, new, &mut lines),
+            (Some(was), Some(is)) => app_changes((was, &old.errors), (is, &new.errors), &mut lines),
             (Some(_), None) => lines.push((format!("app.{name} removed"), false)),
             (None, Some(new)) => {
                 let services = new.services.keys().cloned().collect::<Vec<_>>().join(", ");
@@ -68,6 +70,14 @@ impl Flat {
     fn list(&mut self, key: &str, values: impl IntoIterator<Item = impl ToString>) {
         let values: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
         self.put(key, values.join(", "));
+    }
+
+    /// What is not as in the other: a level's own word over the one above.
+    fn add_where_not(&mut self, of: Self, above: &Self) {
+        let own =
+            of.0.into_iter()
+                .filter(|(key, shown)| above.0.get(key) != Some(shown));
+        self.0.extend(own);
     }
 
     fn secrets(&mut self, key: &str, values: impl IntoIterator<Item = (String, String)>) {
@@ -165,6 +175,14 @@ fn listener(listener: &Listener) -> Flat {
     );
     flat.put("color", listener.color.map_or("", Aim::as_str));
     flat.put("proxy_protocol", listener.proxy_protocol);
+    flat.list(
+        "respond",
+        listener.respond.iter().map(|own| {
+            let fields = own.headers.iter().map(|(name, value)| format!("{name}: {value}"));
+            let fields: Vec<_> = fields.collect();
+            format!("{} → {} {:?} {fields:?}", own.path, own.status, own.body)
+        }),
+    );
     let Some(tls) = &listener.tls else {
         return flat;
     };
@@ -235,6 +253,7 @@ fn process(config: &Config) -> Flat {
     flat.put("log.file", &config.log.file);
     flat.put("log.level", &config.log.level);
     limits("limits", &config.limits, &mut flat);
+    errors("errors", &config.errors, &mut flat);
     flat.put("limits.connections", config.limits.connections);
     flat
 }
@@ -252,13 +271,23 @@ fn limits(key: &str, limits: &Limits, flat: &mut Flat) {
     flat.time(&format!("{key}.client_body_timeout"), limits.client_body_timeout);
 }
 
-fn app_changes(old: &App, new: &App, lines: &mut Vec<(String, bool)>) {
-    compare(&app(old), &app(new), lines);
+fn app_changes(
+    (old, old_errors): (&App, &Errors),
+    (new, new_errors): (&App, &Errors),
+    lines: &mut Vec<(String, bool)>,
+) {
+    compare(&app(old, old_errors), &app(new, new_errors), lines);
     let names: BTreeSet<&String> = old.services.keys().chain(new.services.keys()).collect();
     for name in names {
         let key = format!("app.{}.service.{name}", new.name);
         match (old.services.get(name), new.services.get(name)) {
-            (Some(old), Some(new)) => compare(&service(&key, old), &service(&key, new), lines),
+            (Some(was), Some(is)) => {
+                compare(
+                    &service(&key, was, &old.headers),
+                    &service(&key, is, &new.headers),
+                    lines,
+                );
+            }
             (Some(_), None) => lines.push((format!("{key} removed"), false)),
             (None, Some(new)) => lines.push((format!("{key} added ({})", new.matches), false)),
             (None, None) => {}
@@ -266,7 +295,7 @@ fn app_changes(old: &App, new: &App, lines: &mut Vec<(String, bool)>) {
     }
 }
 
-fn app(app: &App) -> Flat {
+fn app(app: &App, above: &Errors) -> Flat {
     let mut flat = Flat::default();
     let key = |rest: &str| format!("app.{}.{rest}", app.name);
     flat.list(&key("hosts"), app.hosts.iter().map(HostPattern::to_string));
@@ -284,29 +313,11 @@ fn app(app: &App) -> Flat {
     flat.put(&key("drain.streams.policy"), streams.policy.as_str());
     flat.time(&key("drain.streams.deadline"), streams.deadline);
     flat.time(&key("drain.streams.spread"), streams.spread);
-    let headers = &app.headers;
-    flat.put(
-        &key("headers.host"),
-        match &headers.host {
-            HostHeader::Preserve => "preserve",
-            HostHeader::Upstream => "upstream",
-            HostHeader::Fixed(name) => name,
-        },
-    );
-    flat.put(&key("headers.forwarded"), headers.forwarded);
-    flat.secrets(&key("headers.request.set"), headers.request_set.clone());
-    flat.list(&key("headers.request.remove"), &headers.request_remove);
-    flat.secrets(&key("headers.response.set"), headers.response_set.clone());
-    flat.list(&key("headers.response.remove"), &headers.response_remove);
-    let revision = if headers.expose_revision {
-        " (with the revision)"
-    } else {
-        ""
-    };
-    flat.put(
-        &key("headers.expose_color"),
-        format!("{}{revision}", headers.expose_color),
-    );
+    headers(&key("headers"), &app.headers, &mut flat);
+    let [mut own, mut of_all] = [Flat::default(), Flat::default()];
+    errors(&key("errors"), &app.errors, &mut own);
+    errors(&key("errors"), above, &mut of_all);
+    flat.add_where_not(own, &of_all);
     flat.put(
         &key("switch.require"),
         if app.switch.require_healthy { "healthy" } else { "" },
@@ -318,7 +329,71 @@ fn app(app: &App) -> Flat {
     flat
 }
 
-fn service(key: &str, service: &Service) -> Flat {
+fn headers(key: &str, headers: &Headers, flat: &mut Flat) {
+    let key = |rest: &str| format!("{key}.{rest}");
+    flat.put(
+        &key("host"),
+        match &headers.host {
+            HostHeader::Preserve => "preserve",
+            HostHeader::Upstream => "upstream",
+            HostHeader::Fixed(name) => name,
+        },
+    );
+    flat.put(&key("forwarded"), headers.forwarded);
+    flat.secrets(&key("request.set"), headers.request_set.clone());
+    flat.list(&key("request.remove"), &headers.request_remove);
+    flat.secrets(&key("response.set"), headers.response_set.clone());
+    flat.list(&key("response.remove"), &headers.response_remove);
+    let revision = if headers.expose_revision {
+        " (with the revision)"
+    } else {
+        ""
+    };
+    flat.put(
+        &key("expose_color"),
+        format!("{}{revision}", headers.expose_color),
+    );
+    // Said only where it is not what `host` says already.
+    let implied = headers.host == HostHeader::Upstream;
+    let rewrites = (headers.rewrite_location != implied).then_some(headers.rewrite_location);
+    flat.put(
+        &key("rewrite_location"),
+        rewrites.map(|is| is.to_string()).unwrap_or_default(),
+    );
+    let name = headers.request_id.as_ref();
+    flat.put(&key("request_id"), name.map_or("", |name| name.as_str()));
+    flat.put(&key("request_id_from"), headers.request_id_from.as_str());
+    flat.put(&key("expose_request_id"), headers.expose_request_id);
+    flat.put(&key("trace"), headers.trace.as_str());
+}
+
+fn errors(key: &str, errors: &Errors, flat: &mut Flat) {
+    let page = |page: &Page| {
+        let hash = ContentHash::of(page.text.as_bytes()).to_string();
+        format!(
+            "{} ({} bytes, {})",
+            page.file.display(),
+            page.text.len(),
+            &hash[..8]
+        )
+    };
+    flat.put(&format!("{key}.problem"), errors.problem.as_str());
+    for (which, of) in &errors.pages {
+        flat.put(&format!("{key}.pages.{which}"), page(of));
+    }
+    flat.time(&format!("{key}.retry_after"), errors.retry_after);
+    let of_maintenance = errors.maintenance.as_ref();
+    flat.put(
+        &format!("{key}.maintenance.page"),
+        of_maintenance.map(page).unwrap_or_default(),
+    );
+    flat.time(
+        &format!("{key}.maintenance.retry_after"),
+        errors.maintenance_retry_after,
+    );
+}
+
+fn service(key: &str, service: &Service, above: &Headers) -> Flat {
     let mut flat = Flat::default();
     let key = |rest: &str| format!("{key}.{rest}");
     flat.put(&key("path"), &service.matches);
@@ -330,6 +405,10 @@ fn service(key: &str, service: &Service) -> Flat {
     flat.time(&key("timeouts.first_byte"), service.timeouts.first_byte);
     flat.time(&key("timeouts.idle"), service.timeouts.idle);
     flat.time(&key("timeouts.upstream_idle"), service.timeouts.upstream_idle);
+    let [mut own, mut of_app] = [Flat::default(), Flat::default()];
+    headers(&key("headers"), &service.headers, &mut own);
+    headers(&key("headers"), above, &mut of_app);
+    flat.add_where_not(own, &of_app);
     let trust = &service.tls.trust;
     let file = |path: &Option<std::path::PathBuf>| {
         path.iter()

@@ -1,11 +1,13 @@
 //! From a file, a text or flags to a [`Config`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -13,7 +15,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::diagnostics::{Diagnostics, Findings};
-use super::model::Config;
+use super::model::{Config, Errors};
 use super::raw::{self, At};
 use super::shape::Env;
 use super::{build, schema, shape, values};
@@ -35,18 +37,30 @@ pub struct Loaded {
     pub warnings: Diagnostics,
     /// What errors call the file.
     name: String,
-    /// Files that it names and that must be good before it is used.
+    /// Files that it names and that must be good before it is used; see [`Loaded::with_files`].
     pem: Vec<(PemFile, Range<usize>)>,
 }
 
 impl Loaded {
-    /// Read the certificates and keys that it names, and nothing else. Apart from [`load`], because whoever only
-    /// wants to know where the server is (`cutover status`) need not be able to read its keys. Those that the
-    /// `running` configuration names are left out: they are in use, and go on if the files are bad now.
+    /// Read the files that it names: certificates and keys must be good, the pages of `errors` are taken in. Apart from
+    /// [`load`], because whoever only wants to know where the server is (`cutover status`) need not be able to read
+    /// its keys. Certificates that the `running` configuration names are left out: they are in use, and go on if the
+    /// files are bad now.
     ///
     /// # Errors
-    /// Each that cannot be used, with its place in the configuration.
-    pub fn check_files(&self, running: Option<&Config>) -> Result<(), Diagnostics> {
+    /// Each file that cannot be used, with its place in the configuration.
+    pub fn with_files(mut self, running: Option<&Config>) -> Result<Self, Diagnostics> {
+        let texts = self.read_files(running)?;
+        let apps = self.config.apps.values_mut().map(|app| &mut app.errors);
+        for page in apps.chain([&mut self.config.errors]).flat_map(Errors::all_pages) {
+            if let Some(text) = texts.get(&page.file) {
+                page.text = Arc::clone(text);
+            }
+        }
+        Ok(self)
+    }
+
+    fn read_files(&self, running: Option<&Config>) -> Result<BTreeMap<PathBuf, Arc<str>>, Diagnostics> {
         let mut findings = Findings::new(&self.name, &self.text);
         let listeners = running.map_or(&[][..], |config| &config.listeners);
         let in_use = |file: &PemFile| {
@@ -54,27 +68,56 @@ impl Loaded {
             settings.any(|tls| match file {
                 PemFile::Pair(pair) => tls.settings.certificates.contains(pair),
                 PemFile::Ca(path) => tls.settings.client_ca.as_ref() == Some(path),
+                PemFile::Page(_) => false,
             }) || running.is_some_and(|config| towards_apps(config, file))
         };
+        let mut texts = BTreeMap::new();
         for (file, span) in self.pem.iter().filter(|(file, _)| !in_use(file)) {
             let checked = match file {
                 PemFile::Pair(pair) => pair.check(),
                 PemFile::Ca(path) => tls::check_ca(path),
+                PemFile::Page(path) => {
+                    match read_page(path) {
+                        Ok(text) => drop(texts.insert(path.clone(), text)),
+                        Err(why) => {
+                            let message = format!("the page `{}` cannot be used: {why}", path.display());
+                            findings.error(span, "bad_page", message, None);
+                        }
+                    }
+                    continue;
+                }
             };
             if let Err(error) = checked {
                 let hint = error.hint.map(str::to_owned);
                 findings.error(span, "bad_certificate", error.to_string(), hint);
             }
         }
-        findings.finish(()).map(drop)
+        findings.finish(texts).map(|(texts, _)| texts)
     }
 }
 
-/// A file of certificates or keys that the configuration names.
+/// A page larger than this is a mistake: each worker that shows it holds a copy for as long as a client takes.
+const PAGE_MAX: usize = 256 * 1024;
+
+fn read_page(path: &Path) -> Result<Arc<str>, String> {
+    let bytes = read_file(path).map_err(|error| error.to_string())?;
+    if bytes.len() > PAGE_MAX {
+        return Err(format!("larger than {} KiB", PAGE_MAX / 1024));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "not text in UTF-8".to_owned())?;
+    if text.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    Ok(text.into())
+}
+
+/// A file that the configuration names.
 #[derive(Clone, Debug)]
 pub(super) enum PemFile {
     Pair(tls::Pair),
     Ca(PathBuf),
+    /// Of `errors`.
+    Page(PathBuf),
 }
 
 /// Whether handshakes with apps use it.
@@ -83,6 +126,7 @@ fn towards_apps(config: &Config, file: &PemFile) -> bool {
     services.any(|service| match file {
         PemFile::Pair(pair) => service.tls.trust.identity.as_ref() == Some(pair),
         PemFile::Ca(path) => service.tls.trust.ca.as_ref() == Some(path),
+        PemFile::Page(_) => false,
     })
 }
 

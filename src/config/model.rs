@@ -3,6 +3,7 @@
 //! Built from [`super::raw`] only; building it *is* the validation. Defaults are those of the reference
 //! (`config/full.toml` shows every key).
 
+mod edge;
 mod resilience;
 mod rules;
 mod traffic;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use crate::rollout::{ByColor, Color};
 use crate::tls;
 
+pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
 pub use resilience::Retry;
 pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
 pub use traffic::{AffinityKey, Aim, Hold, Preview, Traffic};
@@ -31,6 +33,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// `[limits]`; each app has its own copy with its overrides.
     pub limits: Limits,
+    /// `[errors]`; each app has its own copy with its overrides.
+    pub errors: Errors,
     /// `[log]`
     pub log: Log,
     /// `[app.NAME]`, by name, at least one.
@@ -138,6 +142,8 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Every request is answered with this status and the same address under https.
     pub redirect_https: Option<u16>,
+    /// What it answers itself.
+    pub respond: Vec<Respond>,
     /// Every request through it is meant for this color.
     pub color: Option<Aim>,
 }
@@ -208,10 +214,12 @@ pub struct App {
     pub limits: Limits,
     /// `[app.NAME.drain]`
     pub drain: Drain,
-    /// `[app.NAME.headers]`
+    /// `[app.NAME.headers]`; each service has its own copy with its overrides.
     pub headers: Headers,
     /// `[app.NAME.retry]`
     pub retry: Retry,
+    /// `[app.NAME.errors]`
+    pub errors: Errors,
     /// `[app.NAME.switch]`
     pub switch: Switch,
     /// What chooses between its colors.
@@ -260,6 +268,8 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// `[…health]`
     pub health: Health,
+    /// `[…headers]`
+    pub headers: Headers,
     /// `[…tls]`: for its `https://` endpoints.
     pub tls: UpstreamTls,
 }
@@ -563,6 +573,16 @@ impl StreamPolicy {
 pub struct Headers {
     /// The `Host` that the app sees.
     pub host: HostHeader,
+    /// The endpoint's name in `Location` and `Set-Cookie` becomes the client's.
+    pub rewrite_location: bool,
+    /// The header that names a request.
+    pub request_id: Option<http::HeaderName>,
+    /// Whose ids are passed on.
+    pub request_id_from: IdFrom,
+    /// The client is told the id too.
+    pub expose_request_id: bool,
+    /// W3C trace context.
+    pub trace: Trace,
     /// The app is also told who asked by `Forwarded` (RFC 7239).
     pub forwarded: bool,
     /// Set on requests, by lower-case name.

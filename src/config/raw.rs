@@ -3,6 +3,7 @@
 //! The JSON Schema made from these structs is also what `shape` checks keys, types, names and ranges with, so a
 //! key exists exactly when it is here. A key that nothing reads yet does not belong here.
 
+mod edge;
 mod resilience;
 mod traffic;
 
@@ -13,6 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
+pub(super) use edge::{Errors, IdFrom, Problem, Respond, Trace};
 pub(super) use resilience::Retry;
 pub(super) use traffic::{Affinity, Aim, Hold, Preview, Rule, RuleColor};
 
@@ -130,6 +132,9 @@ pub(super) struct File {
     /// What a client may cost.
     #[serde(default)]
     pub(super) limits: Limits,
+    /// The proxy's own answers.
+    #[serde(default)]
+    pub(super) errors: Errors,
     /// What is switched as one, by name.
     #[schemars(required, extend("minProperties" = 1))]
     pub(super) app: Option<BTreeMap<At<String>, App>>,
@@ -216,6 +221,8 @@ pub(super) struct Listener {
     /// Answer every request with this status and the same address under https.
     #[schemars(extend("enum" = [301, 302, 307, 308]))]
     pub(super) redirect_https: Option<At<i64>>,
+    /// Paths that the listener answers itself; never logged.
+    pub(super) respond: Option<Vec<Respond>>,
     /// Every request through this listener goes to this color on purpose.
     pub(super) color: Option<At<Aim>>,
 }
@@ -320,6 +327,8 @@ pub(super) struct App {
     pub(super) headers: Headers,
     /// When a request goes out once more.
     pub(super) retry: Retry,
+    /// Over those of [errors], key by key.
+    pub(super) errors: Errors,
     /// How TLS is spoken to `https://` endpoints.
     pub(super) tls: UpstreamTls,
     /// What a switch needs.
@@ -368,6 +377,8 @@ pub(super) struct Service {
     pub(super) timeouts: Timeouts,
     /// Over that of the app, key by key.
     pub(super) health: Health,
+    /// Over those of the app, header by header.
+    pub(super) headers: Headers,
     /// Over that of the app, key by key.
     pub(super) tls: UpstreamTls,
 }
@@ -492,6 +503,20 @@ pub(super) struct Headers {
     /// "preserve", "upstream" (the endpoint's own name), or a fixed name.
     #[schemars(extend("default" = "preserve"))]
     pub(super) host: Option<At<String>>,
+    /// Names of the endpoint in Location and Set-Cookie become the client's; default: where `host` is "upstream".
+    pub(super) rewrite_location: Option<At<bool>>,
+    /// The header that names a request; "" = none.
+    #[schemars(extend("default" = "x-request-id"))]
+    pub(super) request_id: Option<At<String>>,
+    /// Whose request ids are passed on; other requests get new ones.
+    #[schemars(extend("default" = "anyone"))]
+    pub(super) request_id_from: Option<At<IdFrom>>,
+    /// Tell the client too by which id its request goes.
+    #[schemars(extend("default" = false))]
+    pub(super) expose_request_id: Option<At<bool>>,
+    /// W3C trace context: pass it on, start a trace where there is none, or also for clients that are not trusted.
+    #[schemars(extend("default" = "pass"))]
+    pub(super) trace: Option<At<Trace>>,
     /// Also tell the app who asked as RFC 7239 has it: `Forwarded`.
     #[schemars(extend("default" = false))]
     pub(super) forwarded: Option<At<bool>>,

@@ -418,7 +418,6 @@ impl Shape<'_, '_, '_> {
 fn not_built(path: &[&str]) -> bool {
     match path {
         ["fleet" | "notify"] => true,
-        ["listener", "respond"] => true,
         ["limits", "h2_streams"] | ["app", _, "limits", "h2_streams"] => true,
         ["app", _, key] => [
             "balance",
@@ -434,7 +433,6 @@ fn not_built(path: &[&str]) -> bool {
             "revision_json",
         ]
         .contains(key),
-        ["app", _, "headers", "rewrite_location"] => true,
         [
             "app",
             _,

@@ -48,6 +48,7 @@ impl Controller {
                 trusted: config.server.trusted_proxies.clone(),
                 preview: self.preview_key(&config),
                 trusts_unix: config.server.trusts_unix,
+                errors: Arc::new(config.errors.clone()),
             }),
         };
         self.retire(self.published.publish(table));

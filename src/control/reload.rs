@@ -33,7 +33,7 @@ impl Controller {
         let running = Arc::clone(&self.config.borrow());
         let read = tokio::task::spawn_blocking(move || {
             let loaded = config::load(&path, &|name| std::env::var(name).ok())?;
-            loaded.check_files(Some(&running)).map(|()| loaded)
+            loaded.with_files(Some(&running))
         });
         match read.await {
             Ok(Ok(loaded)) => self.take_into_use(loaded, by).await,
@@ -76,7 +76,9 @@ impl Controller {
         let old = Arc::clone(&self.config.borrow());
         let mut warnings: Vec<String> = loaded.warnings.items.iter().map(ToString::to_string).collect();
         warnings.extend((self.on_reload)(&old));
-        if Some(loaded.hash) == self.file_hash.get() {
+        // The file may be the same and a page that it names another one.
+        let same_pages = loaded.config.errors == old.errors && loaded.config.apps == old.apps;
+        if Some(loaded.hash) == self.file_hash.get() && same_pages {
             warnings.extend(self.refresh_certificates(&old).await);
             let mut view = self.config_view.borrow_mut();
             view.last_error = None;

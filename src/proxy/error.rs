@@ -120,15 +120,6 @@ impl ProxyError {
         }
     }
 
-    /// `Retry-After` in seconds, where it helps.
-    pub(super) const fn retry_after(self) -> Option<&'static str> {
-        match self {
-            Self::NoHealthyEndpoint | Self::HoldOverflow => Some("1"),
-            Self::Maintenance => Some("30"),
-            _ => None,
-        }
-    }
-
     /// The rest of the request may still be on its way: the connection cannot go on.
     pub(super) const fn closes(self) -> bool {
         matches!(

@@ -12,11 +12,14 @@ use http::{Method, Uri, Version};
 use super::client::Client;
 use super::error::{ProxyError, Side};
 use super::forward::Serving;
-use super::headers::{Peer, X_REQUEST_ID};
+use super::headers::Peer;
+use super::location::Names;
 use super::origin::Origin;
+use super::trace::{TRACEPARENT, trace_id};
 use super::worker::Worker;
+use crate::config::{Errors, Problem, Trace};
 use crate::metrics::{PoolCells, Record};
-use crate::routing::{Lane, Newcomer};
+use crate::routing::{Lane, Newcomer, Settings};
 use crate::upstream::Claim;
 
 /// Status in the log of a request whose client went away first (nginx's number).
@@ -43,6 +46,16 @@ pub(super) struct Exchange {
     bytes_out: Cell<u64>,
     /// What a trusted proxy in front says of the client.
     origin: OnceCell<Box<Origin>>,
+    /// The id that it goes by; kept where it is wanted again.
+    id: RefCell<Option<HeaderValue>>,
+    /// It has got one.
+    has_id: Cell<bool>,
+    /// The app's name for itself and the client's, where they differ and answers are to be put right.
+    names: OnceCell<Box<Names>>,
+    /// The service, where no color was chosen.
+    settings: RefCell<Option<Arc<Settings>>>,
+    /// Not to be logged.
+    silent: Cell<bool>,
     log: Option<Box<Logged>>,
     /// The client's connection is busy until both bodies are through.
     serving: Serving,
@@ -56,9 +69,7 @@ struct Logged {
     host: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     referer: Option<HeaderValue>,
-    trace: Option<HeaderValue>,
-    request_id: RefCell<Option<HeaderValue>>,
-    names: RefCell<Option<(String, String)>>,
+    trace: RefCell<Option<HeaderValue>>,
 }
 
 impl Exchange {
@@ -83,6 +94,11 @@ impl Exchange {
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             origin: OnceCell::new(),
+            id: RefCell::new(None),
+            has_id: Cell::new(false),
+            names: OnceCell::new(),
+            settings: RefCell::new(None),
+            silent: Cell::new(false),
             log,
             serving,
         })
@@ -107,11 +123,9 @@ impl Exchange {
     }
 
     /// The service is known, the color is not: its answers are counted apart.
-    pub(super) fn undecided(&self, cells: &Arc<PoolCells>, app: &str, service: &str) {
+    pub(super) fn undecided(&self, cells: &Arc<PoolCells>, settings: &Arc<Settings>) {
         self.counted_by(cells);
-        if let Some(log) = &self.log {
-            *log.names.borrow_mut() = Some((app.to_owned(), service.to_owned()));
-        }
+        *self.settings.borrow_mut() = Some(Arc::clone(settings));
     }
 
     fn counted_by(&self, cells: &Arc<PoolCells>) {
@@ -225,11 +239,77 @@ impl Exchange {
         self.bytes_out.set(self.bytes_out.get() + bytes);
     }
 
-    /// The id it goes by.
-    pub(super) fn named(&self, headers: &HeaderMap) {
-        if let Some(log) = &self.log {
-            *log.request_id.borrow_mut() = headers.get(X_REQUEST_ID).cloned();
+    /// The proxy answers itself, and nobody wants to read of it.
+    pub(super) fn answered_silently(&self, status: u16) {
+        self.status.set(status);
+        self.silent.set(true);
+    }
+
+    /// The app gets this head: the id and the trace that it goes by are in it.
+    pub(super) fn named(&self, headers: &HeaderMap, settings: &Settings) {
+        let Settings {
+            headers: rules,
+            errors,
+            ..
+        } = settings;
+        self.has_id.set(true);
+        // Kept only where somebody asks for it: the clone would be the one thing here that allocates.
+        let shown = !errors.pages.is_empty() || errors.problem == Problem::Always;
+        if self.log.is_some() || rules.expose_request_id || shown {
+            let id = rules.request_id.as_ref().and_then(|name| headers.get(name));
+            *self.id.borrow_mut() = id.cloned();
         }
+        if let Some(log) = self.log.as_ref().filter(|_| rules.trace != Trace::Pass) {
+            *log.trace.borrow_mut() = headers.get(TRACEPARENT).cloned();
+        }
+    }
+
+    /// The id it goes by, if that is known here; one that has not got that far gets one now.
+    pub(super) fn id(&self) -> Option<HeaderValue> {
+        if !self.has_id.replace(true) {
+            *self.id.borrow_mut() = Some(self.worker.ids.next());
+        }
+        self.id.borrow().clone()
+    }
+
+    /// Answers are to be put right.
+    pub(super) fn goes_by(&self, names: Option<Box<Names>>) {
+        if let Some(names) = names {
+            // A request goes to one app.
+            let _ = self.names.set(names);
+        }
+    }
+
+    /// An app's answer as the client can use it: in the client's names, with the id of the request if it shall see it.
+    pub(super) fn in_the_clients_words(&self, headers: &mut HeaderMap) {
+        if let Some(names) = self.names.get() {
+            names.rewrite(headers);
+        }
+        self.expose_id(headers);
+    }
+
+    /// Tell the client by which id its request goes, if it shall know.
+    pub(super) fn expose_id(&self, headers: &mut HeaderMap) {
+        let settings = self.settings();
+        let rules = settings.as_ref().map(|settings| &settings.headers);
+        if let Some(rules) = rules.filter(|rules| rules.expose_request_id)
+            && let (Some(name), Some(id)) = (&rules.request_id, self.id())
+        {
+            headers.insert(name.clone(), id);
+        }
+    }
+
+    /// What the service is like that it is for, if it is known.
+    fn settings(&self) -> Option<Arc<Settings>> {
+        let lane = self.lane.borrow();
+        let of_lane = lane.as_ref().map(|lane| Arc::clone(&lane.settings));
+        of_lane.or_else(|| self.settings.borrow().clone())
+    }
+
+    /// How it is told that it is not served.
+    pub(super) fn errors(&self) -> Arc<Errors> {
+        let of_app = self.settings().map(|settings| Arc::clone(&settings.errors));
+        of_app.unwrap_or_else(|| Arc::clone(&self.worker.shared.published.load().edge.errors))
     }
 
     fn failed_for_the_client(&self) -> bool {
@@ -259,9 +339,7 @@ impl Logged {
             host: head.headers.get(HOST).cloned(),
             user_agent: header(USER_AGENT),
             referer: header(REFERER),
-            trace: head.headers.get("traceparent").cloned(),
-            request_id: RefCell::new(None),
-            names: RefCell::new(None),
+            trace: RefCell::new(head.headers.get(TRACEPARENT).cloned()),
         }
     }
 }
@@ -285,7 +363,7 @@ impl Drop for Exchange {
                 .unrouted
                 .finished(&self.method, status, duration),
         }
-        if let Some(log) = &self.log {
+        if let Some(log) = self.log.as_ref().filter(|_| !self.silent.get()) {
             self.write(log, status, duration);
         }
         // The claim goes last: whoever sees the drain end also finds the request counted.
@@ -312,15 +390,8 @@ impl Exchange {
     fn write(&self, log: &Logged, status: u16, duration: Duration) {
         let lane = self.lane.borrow();
         let claim = self.claim.borrow();
-        let names = log.names.borrow();
-        let (app, service) = match (lane.as_ref(), names.as_ref()) {
-            (Some(lane), _) => (
-                Some(lane.settings.app.as_str()),
-                Some(lane.settings.service.as_str()),
-            ),
-            (None, Some((app, service))) => (Some(app.as_str()), Some(service.as_str())),
-            (None, None) => (None, None),
-        };
+        let undecided = self.settings.borrow();
+        let settings = lane.as_ref().map(|lane| &lane.settings).or(undecided.as_ref());
         let endpoint = claim.as_ref().map(|claim| claim.endpoint().label.as_str());
         self.worker.log(&Record {
             time: SystemTime::now(),
@@ -335,12 +406,12 @@ impl Exchange {
             bytes_out: self.bytes_out.get(),
             duration,
             upstream_duration: self.upstream.get(),
-            app,
-            service,
+            app: settings.map(|settings| settings.app.as_str()),
+            service: settings.map(|settings| settings.service.as_str()),
             color: lane.as_ref().map(|lane| lane.color),
             endpoint,
-            request_id: bytes(log.request_id.borrow().as_ref()),
-            trace_id: bytes(log.trace.as_ref()).and_then(trace_id),
+            request_id: bytes(self.id.borrow().as_ref()),
+            trace_id: bytes(log.trace.borrow().as_ref()).and_then(trace_id),
             user_agent: bytes(log.user_agent.as_ref()),
             referer: bytes(log.referer.as_ref()),
             retries: self.retries.get(),
@@ -351,10 +422,4 @@ impl Exchange {
 
 fn bytes(value: Option<&HeaderValue>) -> Option<&[u8]> {
     value.map(HeaderValue::as_bytes)
-}
-
-/// The trace id of a W3C `traceparent`: `version-traceid-parentid-flags`.
-fn trace_id(traceparent: &[u8]) -> Option<&[u8]> {
-    let id = traceparent.split(|byte| *byte == b'-').nth(1)?;
-    (id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit)).then_some(id)
 }

@@ -18,11 +18,12 @@ use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers::{
-    X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, X_REQUEST_ID, hide_preview, prepare_request,
-    prepare_response,
+    X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, hide_preview, prepare_request, prepare_response,
 };
 use super::hold;
+use super::location::Names;
 use super::origin::Origin;
+use super::refusal::{Accepts, refuse};
 use super::reply;
 use super::retry::{BodyState, Spare, Tries, kind_of};
 use super::send::{connect_error, line_for, may_repeat, send};
@@ -48,17 +49,20 @@ pub(super) async fn forward(
     // After a refusal it is the client's choice whether the body still comes (RFC 9110 §10.1.1): nothing may follow.
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
     let front = Rc::clone(&exchange.client().front);
-    let outcome = match front.redirect {
-        None => attempt(&worker, &exchange, head, body).await,
-        Some(status) => redirect(status, &exchange, &head).map_err(Failure::from),
+    let accepts = Accepts::of(&head.headers);
+    let own = own_answer(&worker, &exchange, &head);
+    let mut closes = worker.stopping() || (expects && (front.redirect.is_some() || own.is_some()));
+    let outcome = match (own, front.redirect) {
+        (Some(own), _) => Ok(own),
+        (None, Some(status)) => redirect(status, &exchange, &head).map_err(Failure::from),
+        (None, None) => attempt(&worker, &exchange, head, body).await,
     };
-    let mut closes = worker.stopping() || (expects && front.redirect.is_some());
     let mut response = match outcome {
         Ok(response) => response,
         Err(Failure { error, message }) => {
             exchange.refused(error);
             closes |= expects;
-            reply::refusal(error, message.as_deref()).map(|body| body.accounted(&exchange))
+            refuse(&exchange, error, message.as_deref(), &accepts)
         }
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -141,42 +145,19 @@ async fn attempt(
     let mut body = RequestBody::new(body, upload.clone());
     let (answer, freed, sent_at) = loop {
         let spare = (lane.settings.retry.attempts > 1 && wanted.is_none()).then(|| Spare::of(&head));
-        let request = prepare(
-            worker,
-            exchange,
-            &lane,
-            head,
-            body,
-            upload.is_some(),
-            wanted.as_ref(),
-        )
-        .await;
-        let id = spare
-            .as_ref()
-            .and_then(|_| request.headers().get(X_REQUEST_ID).cloned());
+        let request = prepare(worker, exchange, &lane, head, body, wanted.as_ref(), &mut tries).await;
         let sent_at = StdInstant::now();
-        let unanswered = match send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await {
+        let failed = match send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await {
             Ok((answer, freed)) => break (answer, freed, sent_at),
-            Err(unanswered) => unanswered,
+            Err(failed) => failed,
         };
-        let Some(spare) = spare else {
-            return Err(unanswered.error.into());
-        };
-        let state = match (&upload, &unanswered.body) {
-            (None, _) => BodyState::None,
-            (Some(_), Some(_)) => BodyState::Whole,
-            (Some(_), None) => BodyState::Begun,
-        };
-        if !tries.once_more(
-            worker,
-            exchange,
-            &lane,
-            (unanswered.failed, spare.method(), state),
-        ) {
-            return Err(unanswered.error.into());
-        }
-        head = spare.into_head(id);
-        body = unanswered.body.unwrap_or_else(RequestBody::none);
+        let state = failed.body_state(upload.is_some());
+        let again = spare.filter(|spare| {
+            let what = (failed.failed, spare.method(), state);
+            tries.once_more(worker, exchange, &lane, what)
+        });
+        head = again.ok_or(failed.error)?.into_head();
+        body = failed.body.unwrap_or_else(RequestBody::none);
         (lane, line) = reach(worker, exchange, &head, &body, proof.as_ref(), &mut tries).await?;
     };
     if !answer.body().is_end_stream() && check_coding(answer.headers()).is_err() {
@@ -238,6 +219,19 @@ async fn reach(
     }
 }
 
+/// What the listener answers itself. The proof of a switch goes past it: it may ask for the same path.
+fn own_answer(
+    worker: &Worker,
+    exchange: &Rc<Exchange>,
+    head: &http::request::Parts,
+) -> Option<Response<ReplyBody>> {
+    let own = &exchange.client().front.own;
+    if own.is_empty() || worker.proof(head.headers.get(X_CUTOVER_VERIFY)).is_some() {
+        return None;
+    }
+    own.to(head.uri.path(), exchange)
+}
+
 /// The same place, under https and its usual port.
 fn redirect(
     status: StatusCode,
@@ -286,7 +280,7 @@ fn decide(
         };
         let undecided = || {
             if let Some(cells) = service.undecided.workers.get(worker.index) {
-                exchange.undecided(cells, &app.name, &service.name);
+                exchange.undecided(cells, &service.settings);
             }
         };
         let key = table.edge.preview.as_deref();
@@ -319,7 +313,7 @@ fn decide(
             // Publish comes before close, so a newer table is there to be loaded.
             Err(PickError::Closed) => {}
             Err(PickError::Empty) => {
-                exchange.undecided(&lane.cells, &app.name, &service.name);
+                exchange.undecided(&lane.cells, &service.settings);
                 return Err(ProxyError::NoHealthyEndpoint.into());
             }
         }
@@ -366,12 +360,13 @@ async fn prepare(
     lane: &Lane,
     mut head: http::request::Parts,
     mut body: RequestBody,
-    streams: bool,
     wanted: Option<&HeaderValue>,
+    tries: &mut Tries,
 ) -> Request<RequestBody> {
+    let streams = !body.is_end_stream();
     let expects = head.headers.contains_key(EXPECT);
     let sized = body.size_hint().exact().is_some();
-    prepare_head(worker, exchange, lane, &mut head);
+    tries.draw(&worker.ids, || prepare_head(worker, exchange, lane, &mut head));
     if streams && !sized {
         // Said aloud: hyper leaves the body of a GET away otherwise.
         head.headers
@@ -417,7 +412,10 @@ fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut ht
         // An HTTP/1.0 client may leave it out; what goes on is HTTP/1.1.
         head.headers.insert(HOST, endpoint());
     }
-    exchange.named(&head.headers);
+    exchange.named(&head.headers, &lane.settings);
+    if rules.rewrite_location {
+        exchange.goes_by(Names::of(&head.headers, lane.settings.strip.as_deref()));
+    }
 }
 
 /// Step 6: the answer as the client shall see it, with its body on the way.
@@ -430,6 +428,7 @@ async fn carry(
     is_proof: bool,
 ) -> Response<ReplyBody> {
     let (mut head, body) = answer.into_parts();
+    exchange.in_the_clients_words(&mut head.headers);
     prepare_response(&mut head.headers, &lane.settings.headers);
     if let Some((name, value)) = &lane.exposed {
         head.headers.insert(name.clone(), value.clone());

@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
 use super::headers::Peer;
+use super::respond::OwnAnswers;
 use super::worker::{LINGER, Phase, Worker};
 use crate::config::{Aim, Listener};
 use crate::tls::{Session, Terminator, Transport};
@@ -22,6 +23,8 @@ pub(super) struct Front {
     pub(super) proxy_protocol: bool,
     /// Sent with every answer.
     pub(super) hsts: Option<HeaderValue>,
+    /// What it answers itself.
+    pub(super) own: OwnAnswers,
     /// What every request is answered with.
     pub(super) redirect: Option<StatusCode>,
     /// The color that every request means.
@@ -36,6 +39,7 @@ impl Front {
             tls,
             proxy_protocol: listener.proxy_protocol,
             hsts: hsts.and_then(strict_transport),
+            own: OwnAnswers::new(&listener.respond),
             redirect: listener
                 .redirect_https
                 .and_then(|status| StatusCode::from_u16(status).ok()),
@@ -50,6 +54,7 @@ impl Front {
             tls: self.tls.clone(),
             proxy_protocol: self.proxy_protocol,
             hsts: hsts.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()),
+            own: self.own.copy(),
             redirect: self.redirect,
             color: self.color,
         }

@@ -9,15 +9,14 @@ use http::header::{
 
 use super::origin::{self, Origin};
 use super::request_id::{RequestIds, acceptable};
-use crate::config::{Headers, HostHeader, Preview};
+use super::trace;
+use crate::config::{Headers, HostHeader, IdFrom, Preview, Trace};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// The subject of the client's certificate. Only we say it: what a client sends under this name is dropped.
 const X_CLIENT_CERT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
-/// The id of a request, for the logs of both sides.
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Carries the secret of the proof after a switch; never passed on.
 pub(super) const X_CUTOVER_VERIFY: HeaderName = HeaderName::from_static("x-cutover-verify");
 /// The color that answered a proof.
@@ -144,10 +143,7 @@ pub fn prepare_request(
         headers.insert(X_CLIENT_CERT_SUBJECT, subject.clone());
     }
     origin::tell(headers, peer, origin, rules.forwarded);
-    let named = headers.get(X_REQUEST_ID).is_some_and(acceptable);
-    if !named {
-        headers.insert(X_REQUEST_ID, ids.next());
-    }
+    name(headers, rules, origin.is_some(), ids);
     match &rules.host {
         HostHeader::Preserve => {}
         HostHeader::Upstream => drop(headers.insert(HOST, endpoint())),
@@ -158,6 +154,28 @@ pub fn prepare_request(
         }
     }
     apply(headers, &rules.request_remove, &rules.request_set);
+}
+
+/// The request's id, and its trace.
+fn name(headers: &mut HeaderMap, rules: &Headers, from_trusted: bool, ids: &RequestIds) {
+    if let Some(name) = &rules.request_id {
+        let believed = match rules.request_id_from {
+            IdFrom::Anyone => true,
+            IdFrom::Trusted => from_trusted,
+            IdFrom::Nobody => false,
+        };
+        if !(believed && headers.get(name).is_some_and(acceptable)) {
+            headers.insert(name.clone(), ids.next());
+        }
+    }
+    if rules.trace != Trace::Pass {
+        let id = rules
+            .request_id
+            .as_ref()
+            .and_then(|name| headers.get(name))
+            .cloned();
+        trace::begin(headers, rules.trace, from_trusted, id.as_ref(), ids);
+    }
 }
 
 /// Take out what was for us: the preview's header, and its cookie from among the others.
@@ -238,6 +256,11 @@ mod tests {
             expose_color: String::new(),
             expose_revision: false,
             forwarded: false,
+            rewrite_location: false,
+            request_id: Some(HeaderName::from_static("x-request-id")),
+            request_id_from: IdFrom::Anyone,
+            expose_request_id: false,
+            trace: Trace::Pass,
         }
     }
 

@@ -202,6 +202,7 @@ mod tests {
     fn edge(networks: &[&str], trusts_unix: bool) -> Edge {
         Edge {
             limits: config().limits,
+            errors: config().errors.into(),
             trusted: networks.iter().map(|text| network(text)).collect(),
             trusts_unix,
             preview: None,

@@ -1,31 +1,10 @@
-//! The proxy's own answers: short, plain, never a stack.
+//! Answers of the proxy's own that are no refusals.
 
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Response, StatusCode, Uri};
 
 use super::body::ReplyBody;
-use super::error::ProxyError;
-
-/// The answer to a request that is not forwarded. `message` replaces the usual words (maintenance).
-pub(super) fn refusal(error: ProxyError, message: Option<&str>) -> Response<ReplyBody> {
-    let status = error.status();
-    let words = message.filter(|text| !text.is_empty()).unwrap_or(error.as_str());
-    let mut response = Response::new(ReplyBody::own(text(status, words)));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    if let Some(seconds) = error.retry_after() {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
-    }
-    if error.closes() {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
+use super::refusal::text;
 
 /// The answer that sends a client to the same place under https and its usual port.
 pub(super) fn redirect(status: StatusCode, host: &str, target: &Uri) -> Option<Response<ReplyBody>> {
@@ -42,11 +21,6 @@ pub(super) fn redirect(status: StatusCode, host: &str, target: &Uri) -> Option<R
     );
     headers.insert(LOCATION, location);
     Some(response)
-}
-
-fn text(status: StatusCode, words: &str) -> Bytes {
-    let reason = status.canonical_reason().unwrap_or("");
-    Bytes::from(format!("{} {reason}: {words}\n", status.as_u16()))
 }
 
 /// A whole 408 for a client that did not finish its head: hyper is out of the way by then.

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Method, Uri, Version};
 
 use super::error::ProxyError;
 use super::exchange::Exchange;
-use super::headers::X_REQUEST_ID;
+use super::request_id::RequestIds;
 use super::worker::Worker;
 use crate::routing::Lane;
 
@@ -99,6 +99,8 @@ pub(super) struct Tries {
     /// Where the walk over the endpoints begins. Retries take no ticket of their own, or of two endpoints the same one
     /// would be asked first every time.
     ticket: Option<usize>,
+    /// Where the source of ids stood at the first try.
+    ids: Option<u64>,
     /// Endpoints that have failed it. Allocates nothing before the first.
     failed: Vec<u64>,
 }
@@ -112,6 +114,16 @@ impl Tries {
                 .request(worker.second(exchange.begun()));
         }
         self.made += 1;
+    }
+
+    /// Do what draws ids: every try draws the same, so that the logs of all apps show one request.
+    pub(super) fn draw(&mut self, ids: &RequestIds, work: impl FnOnce()) {
+        let now = ids.stand(self.ids);
+        self.ids.get_or_insert(now);
+        work();
+        if *self.ids.get_or_insert(now) != now {
+            ids.stand(Some(now));
+        }
     }
 
     /// The request's ticket.
@@ -188,8 +200,8 @@ impl Spare {
         &self.method
     }
 
-    /// The head again, under the id that the first try went by.
-    pub(super) fn into_head(self, id: Option<HeaderValue>) -> http::request::Parts {
+    /// The head again.
+    pub(super) fn into_head(self) -> http::request::Parts {
         let (mut head, ()) = http::Request::new(()).into_parts();
         head.method = self.method;
         head.uri = self.uri;
@@ -197,9 +209,6 @@ impl Spare {
         // `extend` would let the last of several fields of a name replace the others.
         for (name, value) in self.fields {
             head.headers.append(name, value);
-        }
-        if let Some(id) = id {
-            head.headers.insert(X_REQUEST_ID, id);
         }
         head
     }
@@ -336,13 +345,11 @@ mod tests {
             .body(())
             .unwrap();
         let (head, ()) = request.into_parts();
-        let again = Spare::of(&head).into_head(None);
+        let again = Spare::of(&head).into_head();
         assert_eq!(
             (&again.method, &again.uri, again.version),
             (&head.method, &head.uri, head.version)
         );
         assert_eq!(again.headers, head.headers);
-        let named = Spare::of(&head).into_head(Some(HeaderValue::from_static("id")));
-        assert_eq!(named.headers["x-request-id"], "id");
     }
 }

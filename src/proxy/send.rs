@@ -15,7 +15,7 @@ use super::body::{RequestBody, Upload};
 use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::exchange::Exchange;
-use super::retry::{Failed, kind_of};
+use super::retry::{BodyState, Failed, kind_of};
 use super::upgrade;
 use super::worker::Worker;
 use crate::routing::Lane;
@@ -30,6 +30,17 @@ pub(super) struct Unanswered {
     pub(super) failed: Failed,
     /// Its body, if nothing of it was sent.
     pub(super) body: Option<RequestBody>,
+}
+
+impl Unanswered {
+    /// What is left of the body of a request that `had` one.
+    pub(super) fn body_state(&self, had: bool) -> BodyState {
+        match (had, &self.body) {
+            (false, _) => BodyState::None,
+            (true, Some(_)) => BodyState::Whole,
+            (true, None) => BodyState::Begun,
+        }
+    }
 }
 
 impl From<ProxyError> for Unanswered {

@@ -143,13 +143,14 @@ mod tests {
     #[test]
     fn the_client_is_whom_trusted_proxies_name() {
         let text = "[[listener]]\naddress = \"127.0.0.1:0\"\n[app.a]\nblue = [\"a:1\"]\n";
-        let limits = config::parse(text, "test", &|_| None).unwrap().limits;
+        let parsed = config::parse(text, "test", &|_| None).unwrap();
         let network = Network {
             address: "10.0.0.0".parse().unwrap(),
             prefix: 8,
         };
         let edge = |trusted: &[Network]| Edge {
-            limits,
+            limits: parsed.limits,
+            errors: parsed.errors.clone().into(),
             trusted: trusted.to_vec(),
             preview: None,
             trusts_unix: false,

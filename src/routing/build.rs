@@ -207,7 +207,8 @@ fn build_service(
         service: service.name.clone(),
         timeouts: service.timeouts,
         limits: app.limits,
-        headers: app.headers.clone(),
+        headers: service.headers.clone(),
+        errors: Arc::new(app.errors.clone()),
         strip: prefix,
         retry: app.retry,
         budgets: carried
@@ -258,7 +259,7 @@ fn build_pool(
             color,
             address: address.clone(),
             target,
-            tls: handshake(app, service, address),
+            tls: handshake(service, address),
         };
         if members.iter().any(|member| member.endpoint.key == key) {
             continue;
@@ -279,12 +280,12 @@ fn build_pool(
     }
     let serve_when_failing = color == state.active && service.health.last == WhenLast::Serve;
     let metrics = fixed.registry.pool(&app.name, &service.name, Some(color));
-    let exposed = exposed(&app.headers, color, of_color.revision.as_deref());
     let lane = |(worker, cells): (usize, &Arc<_>)| {
         Arc::new(Lane::new(
             worker,
             color,
-            exposed.clone(),
+            // One for each worker: a clone would be counted on a cache line that all of them share.
+            exposed(&service.headers, color, of_color.revision.as_deref()),
             state.generation,
             Arc::clone(settings),
             Arc::clone(cells),
@@ -307,11 +308,11 @@ fn new_endpoint(fixed: Fixed<'_>, key: EndpointKey) -> Arc<Endpoint> {
 
 /// How TLS is spoken to an endpoint: connections are the endpoint's and not a request's, so that a `Host` of the
 /// client's says nothing about their name.
-fn handshake(app: &config::App, service: &config::Service, address: &EndpointAddress) -> Option<Handshake> {
+fn handshake(service: &config::Service, address: &EndpointAddress) -> Option<Handshake> {
     if address.protocol != Protocol::Https {
         return None;
     }
-    let fixed = match &app.headers.host {
+    let fixed = match &service.headers.host {
         HostHeader::Fixed(host) => Some(without_port(host)),
         HostHeader::Preserve | HostHeader::Upstream => None,
     };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{Affinity, HoldQueue, Matcher, Place, PreviewKey, RetryBudget};
 use crate::config::{
-    Drain, Headers, HostPattern, Limits, Network, PathMatch, Preview, Retry, Rule, Streams, Timeouts,
+    Drain, Errors, Headers, HostPattern, Limits, Network, PathMatch, Preview, Retry, Rule, Streams, Timeouts,
 };
 use crate::metrics::{PoolCells, PoolMetrics};
 use crate::rollout::{ByColor, Color, Weight};
@@ -36,6 +36,8 @@ pub struct Edge {
     pub preview: Option<Arc<PreviewKey>>,
     /// Whoever connects to a Unix socket is believed too.
     pub trusts_unix: bool,
+    /// Our own answers to requests that reach no app.
+    pub errors: Arc<Errors>,
 }
 
 impl Edge {
@@ -205,6 +207,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Header rules.
     pub headers: Headers,
+    /// Our own answers in place of the app's.
+    pub errors: Arc<Errors>,
     /// The prefix to take off, if `strip_prefix` is on.
     pub strip: Option<String>,
     /// How often a request may be tried.

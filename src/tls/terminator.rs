@@ -143,6 +143,8 @@ impl Terminator {
             .iter()
             .map(|name| name.clone().into_bytes())
             .collect();
+        // All suites are good; that the server has the last word is what scanners, and the rules behind them, ask for.
+        server.ignore_client_order = true;
         // Tickets alone: a store would be a lock that all workers share, and lose its sessions at a restart too.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         if settings.client_ca.is_some() {

@@ -282,3 +282,177 @@ fn the_secret_header_of_the_proof_is_never_passed_on() {
     let request = seen(&proxy, &blue, "Host: a\r\nX-Cutover-Verify: 0123 web web");
     assert_eq!(request.field("x-cutover-verify"), None);
 }
+
+#[test]
+fn a_service_has_rules_of_its_own_over_the_apps() {
+    let blue = Backend::handler(|_| {
+        b"HTTP/1.1 200 OK\r\nserver: x\r\nx-b: app\r\ncontent-length: 4\r\n\r\nblue".to_vec()
+    });
+    let address = blue.address();
+    let proxy = Setup::new()
+        .toml(&format!(
+            "[app.web]\ninitial = \"blue\"\nheaders.request.set = {{ x-a = \"app\", x-b = \"app\" }}\n\
+             headers.request.remove = [\"x-c\"]\nheaders.response.remove = [\"server\"]\n\
+             [app.web.service.web]\nblue = [\"{address}\"]\n\
+             [app.web.service.api]\npath_prefix = \"/api\"\nblue = [\"{address}\"]\nheaders.host = \"api.test\"\n\
+             headers.request.set = {{ x-a = \"api\", x-c = \"api\" }}\nheaders.request.remove = [\"x-b\"]\n\
+             headers.response.set = {{ server = \"y\" }}\nheaders.expose_color = \"\""
+        ))
+        .start();
+    let lines = "Host: a\r\nX-A: 0\r\nX-B: 0\r\nX-C: 0\r\n\r\n";
+    let web = proxy.client().ask(format!("GET / HTTP/1.1\r\n{lines}"));
+    let api = proxy.client().ask(format!("GET /api HTTP/1.1\r\n{lines}"));
+    let requests = blue.requests();
+    let of = |target: &str| {
+        let request = requests
+            .iter()
+            .find(|request| request.target() == target)
+            .unwrap();
+        ["host", "x-a", "x-b", "x-c"].map(|name| request.field(name).unwrap_or("-"))
+    };
+    assert_eq!(of("/"), ["a", "app", "app", "-"]);
+    assert_eq!(of("/api"), ["api.test", "api", "-", "api"]);
+    assert_eq!(
+        (web.field("server"), web.field("x-cutover-color")),
+        (None, Some("blue"))
+    );
+    assert_eq!(
+        (api.field("server"), api.field("x-cutover-color")),
+        (Some("y"), None)
+    );
+}
+
+#[test]
+fn an_app_under_a_name_of_its_own_speaks_of_the_clients() {
+    let own = std::sync::Arc::new(std::sync::OnceLock::<String>::new());
+    let name = std::sync::Arc::clone(&own);
+    let blue = Backend::handler(move |_| {
+        let name = name.get().unwrap();
+        let host = name.split(':').next().unwrap();
+        format!(
+            "HTTP/1.1 302 Found\r\nlocation: http://{name}/login?next=/\r\nset-cookie: a=1; Domain={host}\r\n\
+             set-cookie: b=2\r\ncontent-length: 0\r\n\r\n"
+        )
+        .into_bytes()
+    });
+    own.set(blue.address().to_owned()).unwrap();
+    let told = |lines: &str| {
+        let proxy = Setup::new().blue(&blue, lines).start();
+        let answer = proxy.client().ask("GET / HTTP/1.1\r\nHost: shop.test:81\r\n\r\n");
+        let cookies = answer.all("set-cookie").join(" | ");
+        (answer.field("location").unwrap().to_owned(), cookies)
+    };
+    let own = format!("http://{}/login?next=/", blue.address());
+    let rewritten = (
+        "http://shop.test:81/login?next=/".to_owned(),
+        "a=1; Domain=shop.test | b=2".to_owned(),
+    );
+    assert_eq!(told("headers.host = \"upstream\""), rewritten);
+    assert_eq!(
+        told("headers.host = \"upstream\"\nheaders.rewrite_location = false").0,
+        own
+    );
+    assert_eq!(
+        told("").0,
+        own,
+        "a name that the client used is nobody's to change"
+    );
+}
+
+#[test]
+fn request_ids_come_from_whom_the_operator_says() {
+    let blue = Backend::blue();
+    let id = |lines: &str, server: &str, name: &str| {
+        let proxy = Setup::new().server(server).blue(&blue, lines).start();
+        let answer = proxy
+            .client()
+            .ask("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: mine\r\nX-Correlation: yours\r\n\r\n");
+        let request = blue.requests().pop().unwrap();
+        let told = request.field(name).unwrap_or("-").to_owned();
+        assert_eq!(answer.all("x-request-id").len(), 0);
+        (told, answer.field("x-correlation").map(str::to_owned))
+    };
+    assert_eq!(id("", "", "x-request-id").0, "mine");
+    assert_eq!(
+        id("headers.request_id_from = \"nobody\"", "", "x-request-id")
+            .0
+            .len(),
+        32
+    );
+    assert_eq!(
+        id("headers.request_id_from = \"trusted\"", "", "x-request-id")
+            .0
+            .len(),
+        32
+    );
+    let trusted = "trusted_proxies = [\"127.0.0.1\"]";
+    assert_eq!(
+        id("headers.request_id_from = \"trusted\"", trusted, "x-request-id").0,
+        "mine"
+    );
+    let other = "headers.request_id = \"x-correlation\"\nheaders.expose_request_id = true";
+    assert_eq!(
+        id(other, "", "x-correlation"),
+        ("yours".to_owned(), Some("yours".to_owned()))
+    );
+    assert_eq!(
+        id("headers.request_id = \"\"", "", "x-request-id").0,
+        "mine",
+        "not ours to touch then"
+    );
+}
+
+#[test]
+fn a_trace_is_passed_on_or_begun() {
+    let blue = Backend::blue();
+    let id = "0af7651916cd43dd8448eb211c80319c";
+    let parent = format!("00-{id}-b7ad6b7169203331-01");
+    let good = format!("Traceparent: {parent}\r\nTracestate: a=1,b=2\r\n");
+    let bad = "Traceparent: nonsense\r\nTracestate: a=1\r\n";
+    let sent = [("/none", ""), ("/good", good.as_str()), ("/bad", bad)];
+    for rule in ["pass", "start", "restart"] {
+        let lines = format!("headers.trace = \"{rule}\"");
+        let proxy = Setup::new().access_log().blue(&blue, &lines).start();
+        for (path, lines) in sent {
+            let target = format!("/{rule}{path}");
+            let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+            assert_eq!(proxy.client().ask(request).status(), 200);
+        }
+        let log = proxy.folder().join("access.log");
+        let mut logged = String::new();
+        crate::harness::until("all are logged", || {
+            logged = std::fs::read_to_string(&log).unwrap_or_default();
+            logged.lines().count() == sent.len()
+        });
+        for (path, _) in sent {
+            let target = format!("/{rule}{path}");
+            let requests = blue.requests();
+            let request = requests
+                .iter()
+                .find(|request| request.target() == target)
+                .unwrap();
+            let of = |name| request.field(name).unwrap_or("-");
+            let line = logged.lines().find(|line| line.contains(&target)).unwrap();
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let in_log = line["trace_id"].as_str().unwrap_or("-");
+            match (rule, path) {
+                ("pass", "/none") => assert_eq!((of("traceparent"), in_log), ("-", "-")),
+                ("pass", "/bad") => assert_eq!((of("traceparent"), in_log), ("nonsense", "-")),
+                ("pass" | "start", "/good") => {
+                    assert_eq!((of("traceparent"), in_log), (parent.as_str(), id));
+                    assert_eq!(of("tracestate"), "a=1,b=2");
+                }
+                _ => {
+                    let told = of("traceparent");
+                    assert_eq!((told.len(), &told[3..35]), (55, in_log), "{target}");
+                    assert_eq!(
+                        (of("tracestate"), of("x-request-id")),
+                        ("-", in_log),
+                        "{target}: one id finds both"
+                    );
+                    assert_ne!(in_log, id);
+                }
+            }
+        }
+    }
+}

@@ -8,6 +8,7 @@
 )]
 
 mod affinity;
+mod answers;
 mod balancer;
 mod basics;
 mod bodies;

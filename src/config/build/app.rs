@@ -5,13 +5,14 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Build;
+use super::errors::ErrorsPart;
 use super::health::HealthPart;
 use super::origin::OriginPart;
 use super::parts::{LimitsPart, TimeoutsPart};
 use crate::config::diagnostics::quoted;
 use crate::config::load::PemFile;
 use crate::config::model::{
-    Address, App, Drain, EndpointAddress, HostPattern, Initial, ListenAddress, PathMatch, Service,
+    Address, App, Drain, EndpointAddress, Headers, HostPattern, Initial, ListenAddress, PathMatch, Service,
     StreamPolicy, Streams, Switch,
 };
 use crate::config::raw::{self, At, DurationText};
@@ -66,6 +67,7 @@ pub(super) struct AppBuild<'b, 'a, 't, 'e> {
     pub(super) build: &'b mut Build<'a, 't, 'e>,
     pub(super) name: &'b At<String>,
     pub(super) limits: &'b LimitsPart,
+    pub(super) errors: &'b ErrorsPart,
     pub(super) listens: &'b [&'b ListenAddress],
     pub(super) pem: &'b mut Vec<(PemFile, Range<usize>)>,
 }
@@ -83,8 +85,9 @@ impl AppBuild<'_, '_, '_, '_> {
                 .error(&at.span(), "conflicting_keys", message, hint);
         }
         let limits = LimitsPart::read(&raw.limits, self.build).over(*self.limits);
-        let headers = self.build.headers(&raw.headers);
-        let services = self.services(raw, headers.fixed_host());
+        let headers = self.build.headers(&raw.headers, None);
+        let errors = ErrorsPart::read(&raw.errors, self.build, self.pem).over(self.errors);
+        let services = self.services(raw, &headers);
         if let Some(hosts) = &hosts {
             let claims = services
                 .iter()
@@ -112,6 +115,7 @@ impl AppBuild<'_, '_, '_, '_> {
             },
             retry: self.build.retry(&raw.retry),
             headers,
+            errors: errors.over_defaults(),
             traffic: self.build.traffic(raw),
             switch: Switch {
                 // `healthy` is the only requirement that can be written.
@@ -163,7 +167,7 @@ impl AppBuild<'_, '_, '_, '_> {
     }
 
     /// All services, each with the place to point at.
-    fn services(&mut self, raw: &raw::App, host: &str) -> Vec<(Service, Range<usize>)> {
+    fn services(&mut self, raw: &raw::App, headers: &Headers) -> Vec<(Service, Range<usize>)> {
         let health = HealthPart::read(&raw.health, self.build);
         let timeouts = TimeoutsPart::read(&raw.timeouts, self.build);
         let tls = OriginPart::read(&raw.tls, self.build, self.pem);
@@ -188,14 +192,15 @@ impl AppBuild<'_, '_, '_, '_> {
                     strip_prefix: false,
                     endpoints,
                     timeouts: timeouts.over_defaults(),
-                    health: health.over_defaults(host),
+                    health: health.over_defaults(headers.fixed_host()),
+                    headers: headers.clone(),
                     tls: tls.over_defaults(),
                 },
                 self.name.span(),
             ));
         } else {
             for (name, raw) in &raw.service {
-                let service = self.service(name, raw, (&health, timeouts, &tls), host);
+                let service = self.service(name, raw, (&health, timeouts, &tls), headers);
                 http |= matches!(service.0.health.kind, crate::config::model::Probe::Http(_));
                 services.push(service);
             }
@@ -212,9 +217,10 @@ impl AppBuild<'_, '_, '_, '_> {
         name: &At<String>,
         raw: &raw::Service,
         (health, timeouts, tls): (&HealthPart, TimeoutsPart, &OriginPart),
-        host: &str,
+        headers: &Headers,
     ) -> (Service, Range<usize>) {
         self.build.text(name.get(), name, values::name);
+        let headers = self.build.headers(&raw.headers, Some(headers));
         let (matches, place) = self.path_match(name, raw);
         if let (Some(at), PathMatch::Exact(_)) = (&raw.strip_prefix, &matches)
             && *at.get()
@@ -239,7 +245,8 @@ impl AppBuild<'_, '_, '_, '_> {
             strip_prefix: raw.strip_prefix.as_ref().is_some_and(|at| *at.get()),
             endpoints,
             timeouts: timeouts.over_defaults(),
-            health: merged.over_defaults(host),
+            health: merged.over_defaults(headers.fixed_host()),
+            headers,
             tls: own_tls.over(tls).over_defaults(),
         };
         (service, place)

@@ -27,6 +27,7 @@ impl Build<'_, '_, '_> {
         let mut listeners: Vec<Listener> = Vec::new();
         for raw in raw {
             let tls = raw.tls.as_ref().map(|raw| self.tls(raw, pem));
+            let respond = self.respond(raw.respond.as_ref());
             let redirect_https = raw.redirect_https.as_ref().and_then(|at| self.redirect(raw, at));
             let Some(at) = &raw.address else { continue };
             let Some(address) = self.text("address", at, values::listen_address) else {
@@ -55,6 +56,7 @@ impl Build<'_, '_, '_> {
                     proxy_protocol: raw.proxy_protocol.as_ref().is_some_and(|at| *at.get()),
                     tls,
                     redirect_https,
+                    respond,
                     color: raw.color.as_ref().map(|at| aim(*at.get())),
                 }),
             }

@@ -1,6 +1,7 @@
 //! From what is written to what is meant: defaults, ranges, and what one value means for another.
 
 mod app;
+mod errors;
 mod headers;
 mod health;
 mod listeners;
@@ -22,6 +23,7 @@ use super::raw::{self, At, DurationText, ModeText};
 use super::shape::Env;
 use super::values;
 use app::AppBuild;
+use errors::ErrorsPart;
 use parts::LimitsPart;
 
 /// How `trusted_proxies` writes the peers of Unix sockets; nginx writes it so.
@@ -29,7 +31,7 @@ const UNIX: &str = "unix:";
 
 /// The configuration, as good as it can be made; what is wrong is in `findings`.
 ///
-/// `pem` gets the files of certificates and keys that it names: they are read by [`super::Loaded::check_files`].
+/// `pem` gets the files that it names: they are read by [`super::Loaded::with_files`].
 pub(super) fn build(
     file: &raw::File,
     findings: &mut Findings<'_>,
@@ -44,6 +46,7 @@ pub(super) fn build(
     let own = LimitsPart::read(&file.limits, &mut build);
     let limits = own.over_defaults();
     let log = build.log(&file.log);
+    let errors = ErrorsPart::read(&file.errors, &mut build, pem);
     let mut apps = BTreeMap::new();
     let mut matches = app::Matches::default();
     let listens: Vec<&ListenAddress> = listeners.iter().map(|listener| &listener.address).collect();
@@ -52,6 +55,7 @@ pub(super) fn build(
             build: &mut build,
             name,
             limits: &own,
+            errors: &errors,
             listens: &listens,
             pem,
         };
@@ -65,6 +69,7 @@ pub(super) fn build(
         admin,
         listeners,
         limits,
+        errors: errors.over_defaults(),
         log,
         apps,
     }

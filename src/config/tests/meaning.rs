@@ -347,6 +347,17 @@ fn every_difference_is_told() {
         ("", "[app.web.drain]\nstreams.deadline = \"7s\""),
         ("", "[app.web.drain]\nstreams = { spread = \"7s\" }"),
         ("", "[app.web.headers]\nhost = \"upstream\""),
+        ("", "[app.web.headers]\nrewrite_location = true"),
+        ("", "[app.web.headers]\nforwarded = true"),
+        ("", "[app.web.headers]\nrequest_id = \"\""),
+        ("", "[app.web.headers]\nrequest_id_from = \"nobody\""),
+        ("", "[app.web.headers]\nexpose_request_id = true"),
+        ("", "[app.web.headers]\ntrace = \"start\""),
+        ("", "[errors]\nproblem = \"never\""),
+        ("", "[errors]\nretry_after = \"7s\""),
+        ("", "[app.web.errors]\nmaintenance.retry_after = \"7s\""),
+        ("", "[app.web.errors]\nmaintenance.page = \"a.html\""),
+        ("", "[app.web.errors]\npages.\"5xx\" = \"a.html\""),
         ("", "[app.web.headers]\nrequest.remove = [\"x\"]"),
         ("", "[app.web.headers]\nresponse.remove = [\"x\"]"),
         ("", "[app.web.headers]\nresponse.set.x = \"y\""),
@@ -386,6 +397,8 @@ fn the_examples_load_and_the_full_one_has_every_key() {
     missing.retain(|key| {
         !key.starts_with(".app.*.service.*.health.")
             && !key.starts_with(".app.*.service.*.timeouts.")
+            && !key.starts_with(".app.*.service.*.headers.")
+            && !key.starts_with(".app.*.errors.")
             && !key.starts_with(".app.*.service.*.tls.")
             && !key.starts_with(".app.*.limits.")
     });
