@@ -323,6 +323,9 @@ fn app(app: &App, above: &Errors) -> Flat {
         if app.switch.require_healthy { "healthy" } else { "" },
     );
     flat.put(&key("switch.verify"), app.switch.verify);
+    flat.put(&key("balance.policy"), app.balance.policy.as_str());
+    flat.put(&key("balance.breaker.failures"), app.balance.failures);
+    flat.time(&key("balance.breaker.ejected"), app.balance.ejected);
     flat.put(&key("retry.attempts"), app.retry.attempts);
     flat.put(&key("retry.budget"), app.retry.budget);
     traffic::traffic(&app.name, &app.traffic, &mut flat);

@@ -18,7 +18,7 @@ use crate::rollout::{ByColor, Color};
 use crate::tls;
 
 pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
-pub use resilience::Retry;
+pub use resilience::{Balance, Policy, Retry};
 pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
 pub use traffic::{AffinityKey, Aim, Hold, Preview, Traffic};
 
@@ -216,6 +216,8 @@ pub struct App {
     pub drain: Drain,
     /// `[app.NAME.headers]`; each service has its own copy with its overrides.
     pub headers: Headers,
+    /// `[app.NAME.balance]`
+    pub balance: Balance,
     /// `[app.NAME.retry]`
     pub retry: Retry,
     /// `[app.NAME.errors]`

@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 pub(super) use edge::{Errors, IdFrom, Problem, Respond, Trace};
-pub(super) use resilience::Retry;
+pub(super) use resilience::{Balance, Policy, Retry};
 pub(super) use traffic::{Affinity, Aim, Hold, Preview, Rule, RuleColor};
 
 /// A value and where it is written.
@@ -325,6 +325,8 @@ pub(super) struct App {
     pub(super) drain: Drain,
     /// What is changed in requests and answers.
     pub(super) headers: Headers,
+    /// Which endpoint a request goes to.
+    pub(super) balance: Balance,
     /// When a request goes out once more.
     pub(super) retry: Retry,
     /// Over those of [errors], key by key.

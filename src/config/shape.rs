@@ -420,7 +420,6 @@ fn not_built(path: &[&str]) -> bool {
         ["fleet" | "notify"] => true,
         ["limits", "h2_streams"] | ["app", _, "limits", "h2_streams"] => true,
         ["app", _, key] => [
-            "balance",
             "failover",
             "skew",
             "mirror",

@@ -19,7 +19,7 @@ use super::retry::{BodyState, Failed, kind_of};
 use super::upgrade;
 use super::worker::Worker;
 use crate::routing::Lane;
-use crate::upstream::{ConnectError, Line};
+use crate::upstream::{ConnectError, Endpoint, Line};
 
 /// How often a request that was never sent goes out again: pooled connections may all have died at once.
 const RESENDS: u32 = 8;
@@ -70,7 +70,12 @@ pub(super) async fn send(
         exchange.with_claim(|claim| line.carries(claim.gate()));
         let freed = asks.then(|| line.inherit());
         match answer_in_time(line.sender().try_send_request(request), lane, upload).await {
-            Ok(answer) => return Ok((answer, freed)),
+            Ok(answer) => {
+                if exchange.with_claim(|claim| claim.endpoint().breaker.answered()) == Some(true) {
+                    exchange.with_claim(|claim| back(claim.endpoint()));
+                }
+                return Ok((answer, freed));
+            }
             // An app that closes every connection at once would be dialled for ever.
             Err(NoAnswer::NeverSent(again)) if resends == RESENDS => {
                 return Err(unsent(ProxyError::Reset, *again));
@@ -88,9 +93,31 @@ pub(super) async fn send(
             Err(NoAnswer::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
                 return Err(ProxyError::DrainExpired.into());
             }
-            Err(NoAnswer::Failed(error)) => return Err(error.into()),
+            Err(NoAnswer::Failed(error)) => {
+                // A status is never a failure, and nor is what the client or the operator did.
+                if matches!(error, ProxyError::Reset | ProxyError::FirstByteTimeout) {
+                    exchange.with_claim(|claim| failed(lane, claim.endpoint()));
+                }
+                return Err(error.into());
+            }
         }
     }
+}
+
+/// The endpoint has failed a request: at the breaker's limit that is the last for a while.
+fn failed(lane: &Lane, endpoint: &Endpoint) {
+    if lane.failed(endpoint) {
+        let key = &endpoint.key;
+        let (failures, pause) = (lane.settings.balance.failures, lane.settings.balance.ejected);
+        tracing::warn!(app = key.app, service = key.service, color = %key.color, endpoint = endpoint.label,
+            failures, ?pause, "an endpoint that fails requests is left alone; the others take its share");
+    }
+}
+
+fn back(endpoint: &Endpoint) {
+    let key = &endpoint.key;
+    tracing::info!(app = key.app, service = key.service, color = %key.color, endpoint = endpoint.label,
+        "an endpoint that was left alone answers again");
 }
 
 fn unsent(error: ProxyError, request: Request<RequestBody>) -> Unanswered {
@@ -128,6 +155,7 @@ pub(super) async fn line_for(
         Ok(_) => endpoint.connected(),
         Err(error) => {
             endpoint.connect_failed();
+            failed(lane, &endpoint);
             tracing::debug!(endpoint = %endpoint.key.target, %error, "connect failed");
             if matches!(error, ConnectError::Tls(_)) {
                 let key = &endpoint.key;

@@ -210,6 +210,7 @@ fn build_service(
         headers: service.headers.clone(),
         errors: Arc::new(app.errors.clone()),
         strip: prefix,
+        balance: app.balance,
         retry: app.retry,
         budgets: carried
             .budgets

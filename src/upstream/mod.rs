@@ -1,5 +1,6 @@
 //! The apps' side: endpoints, and the claims that requests hold on them.
 
+pub mod breaker;
 pub mod claim;
 pub mod connections;
 mod dial;
@@ -9,6 +10,7 @@ pub mod health;
 mod line;
 mod task;
 
+pub use breaker::Breaker;
 pub use claim::{Claim, Gate, StreamMark};
 pub use connections::Connections;
 pub use dial::ConnectError;

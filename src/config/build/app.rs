@@ -113,6 +113,7 @@ impl AppBuild<'_, '_, '_, '_> {
                     .unwrap_or(Duration::from_secs(30)),
                 streams: self.streams(&raw.drain.streams),
             },
+            balance: self.build.balance(&raw.balance),
             retry: self.build.retry(&raw.retry),
             headers,
             errors: errors.over_defaults(),
