@@ -106,6 +106,8 @@ metrics! {
         "1 while an app's stored state is damaged and its changes are refused.");
     ENDPOINT_UP = gauge("cutover_endpoint_up", &["app", "service", "color", "endpoint"],
         "1 while the endpoint's probes pass.");
+    ENDPOINT_EJECTED = gauge("cutover_endpoint_ejected", &["app", "service", "color", "endpoint"],
+        "1 while the endpoint fails requests and is left alone for the others of its color.");
     ACTIVE = gauge("cutover_active", APP_COLOR,
         "1 for the active color, 0 for the standby.");
     WEIGHT = gauge("cutover_weight_ratio", &["app", "color", "kind"],

@@ -180,3 +180,83 @@ fn a_body_that_was_not_sent_goes_with_the_retry() {
         .count();
     assert_eq!(posts, 6, "each once");
 }
+
+/// Requests that each app has got so far.
+fn counts(apps: &[&Backend]) -> Vec<usize> {
+    apps.iter().map(|app| app.requests().len()).collect()
+}
+
+#[test]
+fn an_endpoint_that_fails_is_left_alone_and_tried_again() {
+    let well = Arc::new(AtomicBool::new(false));
+    let of_app = Arc::clone(&well);
+    let bad = Backend::script(move |wire: &mut Wire, _| {
+        while wire.request().is_some() {
+            if !of_app.load(SeqCst) {
+                wire.reset_now();
+                return;
+            }
+            wire.send(ok("back"));
+        }
+    });
+    let good = Backend::says("good");
+    let lines = "retry.attempts = 1\nbalance = { policy = \"round_robin\", breaker = { failures = 2, ejected = \"300ms\" } }";
+    let proxy = before(&[&bad, &good], lines);
+    let ejected = || proxy.metric("cutover_endpoint_ejected", &[bad.address()]);
+    assert_eq!(ejected(), 0.0);
+    let mut failed = 0;
+    until("it is ejected", || {
+        failed += usize::from(proxy.fetch("/").status() == 502);
+        failed == 2
+    });
+    // Two in a row, and nobody else meets it until its time is over; then one at a time.
+    assert_eq!(bad.requests().len(), 2);
+    until("a trial failed", || proxy.fetch("/").status() == 502);
+    assert_eq!(bad.requests().len(), 3);
+    well.store(true, SeqCst);
+    until("the trial was answered", || proxy.says() == "back");
+    assert_eq!(ejected(), 0.0);
+    let mut answers: Vec<_> = (0..4).map(|_| proxy.says()).collect();
+    answers.sort();
+    assert_eq!(answers, ["back", "back", "good", "good"]);
+}
+
+#[test]
+fn a_status_is_no_failure_and_the_last_endpoint_is_never_ejected() {
+    let five = Backend::handler(|_| b"HTTP/1.1 503 Oops\r\ncontent-length: 4\r\n\r\nfive".to_vec());
+    let good = Backend::says("good");
+    let breaker = "balance = { policy = \"round_robin\", breaker = { failures = 2, ejected = \"1h\" } }\nretry.attempts = 1";
+    let proxy = before(&[&five, &good], breaker);
+    for _ in 0..20 {
+        proxy.fetch("/");
+    }
+    assert_eq!(counts(&[&five, &good]), [10, 10]);
+
+    let (one, other) = (resets(), resets());
+    let proxy = before(&[&one, &other], breaker);
+    for _ in 0..20 {
+        assert_eq!(proxy.fetch("/").status(), 502, "not 503: the last one is asked");
+    }
+    let asked = counts(&[&one, &other]);
+    assert_eq!(asked.iter().sum::<usize>(), 20);
+    assert_eq!(asked.iter().min(), Some(&2), "{asked:?}: one of them is ejected, the other is not");
+    assert_eq!(proxy.metric("cutover_endpoint_ejected", &[]), 1.0);
+    let endpoints = proxy.app()["colors"].to_string();
+    assert_eq!(endpoints.matches("\"ejected\":true").count(), 1, "{endpoints}");
+}
+
+#[test]
+fn policies_share_out_the_requests() {
+    for (policy, least) in [("least_request", 20), ("round_robin", 30), ("random", 10)] {
+        let apps = [Backend::says("a"), Backend::says("b"), Backend::says("c")];
+        let apps: Vec<&Backend> = apps.iter().collect();
+        let proxy = before(&apps, &format!("balance.policy = \"{policy}\""));
+        let mut client = proxy.client();
+        for _ in 0..90 {
+            client.get("/");
+        }
+        let counts = counts(&apps);
+        assert_eq!(counts.iter().sum::<usize>(), 90);
+        assert!(counts.iter().all(|count| *count >= least), "{policy}: {counts:?}");
+    }
+}
