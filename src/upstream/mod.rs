@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod health;
 mod line;
 mod task;
+mod trunk;
 
 pub use claim::{Claim, Gate, StreamMark};
 pub use connections::Connections;
@@ -15,4 +16,4 @@ pub use dial::ConnectError;
 pub use dns::{Names, Resolution};
 pub use endpoint::{Endpoint, EndpointKey, Handshake, Health, ProbeReport, Target};
 pub use health::{HealthChange, Prober, probe_all};
-pub use line::{Freed, Line};
+pub use line::{Freed, Line, LineState};
