@@ -422,6 +422,7 @@ fn service(key: &str, service: &Service, above: &Headers) -> Flat {
     let pair = trust.identity.as_ref();
     flat.put(&key("tls.client_cert"), file(&pair.map(|pair| pair.cert.clone())));
     flat.put(&key("tls.client_key"), file(&pair.map(|pair| pair.key.clone())));
+    flat.put(&key("tls.http2"), !trust.http1_only);
     flat.put(
         &key("tls.server_name"),
         service.tls.server_name.clone().unwrap_or_default(),
@@ -440,6 +441,11 @@ fn service(key: &str, service: &Service, above: &Headers) -> Flat {
     );
     match &health.kind {
         Probe::Tcp => flat.put(&key("health.kind"), "tcp"),
+        Probe::Grpc(probe) => {
+            flat.put(&key("health.kind"), "grpc");
+            flat.put(&key("health.grpc_service"), &probe.service);
+            flat.put(&key("health.host"), &probe.host);
+        }
         Probe::Http(probe) => {
             flat.put(&key("health.kind"), "http");
             http_probe(&key("health"), probe, &mut flat);

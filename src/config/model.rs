@@ -477,6 +477,17 @@ pub enum Probe {
     Tcp,
     /// Ask for a path and look at the answer.
     Http(Box<HttpProbe>),
+    /// Ask `grpc.health.v1.Health/Check`; `SERVING` is healthy.
+    Grpc(Box<GrpcProbe>),
+}
+
+/// Whom a gRPC probe asks about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrpcProbe {
+    /// The service's full name; empty = the server as a whole.
+    pub service: String,
+    /// The authority of the request; empty = the endpoint's own.
+    pub host: String,
 }
 
 /// What an HTTP probe asks for and expects. Redirects are never followed.

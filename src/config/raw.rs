@@ -16,7 +16,7 @@ use toml::Spanned;
 
 pub(super) use edge::{Errors, IdFrom, Problem, Respond, Trace};
 pub(super) use resilience::{Balance, Policy, Retry};
-pub(super) use traffic::{Affinity, Aim, Hold, Preview, Rule, RuleColor};
+pub(super) use traffic::{Affinity, Aim, Failover, Hold, Preview, Rule, RuleColor};
 
 /// A value and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -341,6 +341,8 @@ pub(super) struct App {
     pub(super) preview: Option<Preview>,
     /// Conditions that send requests to a color; the first that holds wins.
     pub(super) rule: Option<Vec<Rule>>,
+    /// Whether the standby takes over from a dead color by itself.
+    pub(super) failover: Failover,
     /// What may wait during a hold.
     pub(super) hold: Hold,
 }
@@ -394,6 +396,9 @@ pub(super) struct UpstreamTls {
     pub(super) client_cert: Option<At<String>>,
     /// PEM file of its private key.
     pub(super) client_key: Option<At<String>>,
+    /// Offer HTTP/2 by ALPN; false: HTTP/1.1 alone.
+    #[schemars(extend("default" = true))]
+    pub(super) http2: Option<bool>,
     /// The name that certificates must be for, also sent as SNI; default: that of `headers.host`.
     pub(super) server_name: Option<At<String>>,
 }
@@ -432,8 +437,11 @@ pub(super) struct Health {
     /// Failures in a row until a healthy endpoint is failing.
     #[schemars(range(min = 1, max = 1000), extend("default" = 3))]
     pub(super) fall: Option<At<i64>>,
-    /// Default: http with a path, tcp without.
+    /// Default: http with a path, tcp without; grpc asks the gRPC health service.
     pub(super) kind: Option<At<Kind>>,
+    /// The service that kind = "grpc" asks about; "" = the server as a whole.
+    #[schemars(extend("default" = ""))]
+    pub(super) grpc_service: Option<At<String>>,
     /// Statuses that pass: "200-299", "200,204".
     #[schemars(extend("default" = "200-299"))]
     pub(super) status: Option<At<String>>,
@@ -457,6 +465,7 @@ pub(super) struct Health {
 pub(super) enum Kind {
     Http,
     Tcp,
+    Grpc,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]

@@ -292,12 +292,6 @@ impl Shape<'_, '_, '_> {
             return true;
         }
         let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
-        if matches!((path.as_slice(), text), ([.., "health", "kind"], "grpc")) {
-            let message = "`kind = \"grpc\"` is not built in this version".to_owned();
-            self.findings
-                .error(span, "not_built", message, "use `http` or `tcp`".to_owned());
-            return false;
-        }
         if path.ends_with(&["tls", "alpn"]) && text == "h2" {
             let message = "HTTP/2 (`h2`) is not built in this version".to_owned();
             self.findings
@@ -420,7 +414,6 @@ fn not_built(path: &[&str]) -> bool {
         ["fleet" | "notify"] => true,
         ["limits", "h2_streams"] | ["app", _, "limits", "h2_streams"] => true,
         ["app", _, key] => [
-            "failover",
             "skew",
             "mirror",
             "warmup",

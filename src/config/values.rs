@@ -27,11 +27,7 @@ pub fn parse_endpoint(text: &str) -> Result<EndpointAddress, BadEndpoint> {
 fn endpoint(text: &str) -> Result<EndpointAddress, String> {
     let (protocol, rest) = match text.split_once("://") {
         Some(("https", rest)) => (Protocol::Https, rest),
-        Some(("h2c", _)) => {
-            let why =
-                "HTTP/2 to endpoints (h2c) is not built in this version; write `host:port` for HTTP/1.1";
-            return Err(why.to_owned());
-        }
+        Some(("h2c", rest)) => (Protocol::H2c, rest),
         Some(("http", rest)) => {
             let address = quoted(rest.split('/').next().unwrap_or(""));
             return Err(format!("leave `http://` out: {address}"));

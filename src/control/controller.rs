@@ -17,6 +17,7 @@ use tokio::sync::{Notify, broadcast, mpsc};
 use super::ask::Refusal;
 use super::certificates::Entrance;
 use super::drain::DrainJob;
+use super::failover::Dark;
 use super::handle::{Handle, Message};
 use super::idempotency::Answers;
 use super::view::{ConfigView, Event, EventKind, HistoryEntry};
@@ -109,6 +110,8 @@ pub(super) struct Controller {
     pub(super) preview_key: RefCell<Option<Arc<PreviewKey>>>,
     /// What each color's requests were like lately.
     pub(super) sampler: RefCell<Sampler>,
+    /// Since when active colors have had nothing healthy.
+    pub(super) dark: RefCell<Dark>,
     /// Tables that some worker may still hold; freed here, so that no request pays for it.
     pub(super) retired: RefCell<Vec<Arc<RoutingTable>>>,
 }
@@ -219,6 +222,7 @@ impl Controller {
             compat_written: Arc::default(),
             preview_key: RefCell::default(),
             sampler: RefCell::default(),
+            dark: RefCell::default(),
             retired: RefCell::default(),
         });
         (

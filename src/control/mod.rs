@@ -8,6 +8,7 @@ mod certificates;
 mod controller;
 mod drain;
 mod explain;
+mod failover;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test panics to fail")]
 pub(crate) mod fake;

@@ -78,7 +78,10 @@ impl Control {
                     Some(message) => controller.serve(message),
                     None => return,
                 },
-                Some(change) = self.inboxes.health_changes.recv() => controller.health_changed(&change),
+                Some(change) = self.inboxes.health_changes.recv() => {
+                    controller.health_changed(&change);
+                    controller.watch_failovers();
+                }
                 Some(found) = self.inboxes.resolutions.recv() => controller.resolved(found),
                 change = next(&mut file) => {
                     let controller = Rc::clone(&controller);
@@ -217,6 +220,7 @@ impl Controller {
 
     fn slow_tick(self: &Rc<Self>) {
         self.free_retired();
+        self.watch_failovers();
         if self.apps.borrow().values().any(|slot| slot.undurable.is_some()) {
             self.spawn(|own| async move { own.store_undurable().await });
         }

@@ -54,7 +54,7 @@ impl Controller {
         };
         let of_service = |service: &Service| match &service.health.kind {
             Probe::Http(probe) => Some((service.name.clone(), probe.path.clone())),
-            Probe::Tcp => None,
+            Probe::Tcp | Probe::Grpc(_) => None,
         };
         let paths: Vec<(String, String)> = of.services.values().filter_map(of_service).collect();
         if paths.is_empty() {

@@ -406,7 +406,11 @@ fn write_apps(text: &mut Text, apps: &[AppGauges]) {
     for app in apps {
         let mut ejected: BTreeMap<(&str, Color, &str), bool> = BTreeMap::new();
         for endpoint in &app.endpoints {
-            let key = (endpoint.service.as_str(), endpoint.color, endpoint.endpoint.as_str());
+            let key = (
+                endpoint.service.as_str(),
+                endpoint.color,
+                endpoint.endpoint.as_str(),
+            );
             *ejected.entry(key).or_insert(true) &= endpoint.ejected;
         }
         for ((service, color, endpoint), ejected) in ejected {

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use crate::upstream::Line;
 
 /// A request's body on its way to the app.
 pub(super) struct RequestBody {
-    /// `None`: there is no body, and there was none.
+    /// `None` for a copy, which has all there is of it in `primed`, and where there is no body.
     inner: Option<Incoming>,
     primed: Option<Primed>,
     /// `None` when there is no body: nothing to watch.
@@ -41,6 +41,9 @@ pub(super) struct Upload {
     error: Cell<Option<ProxyError>>,
     ended: Cell<bool>,
     progress: Cell<Instant>,
+    /// It goes out as a stream among others: whoever reads it must be told when it is given up.
+    shared: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
 }
 
 /// A body could not be read to its end.
@@ -66,6 +69,8 @@ impl Upload {
             error: Cell::new(None),
             ended: Cell::new(false),
             progress: Cell::new(Instant::now()),
+            shared: Cell::new(false),
+            waker: RefCell::new(None),
         })
     }
 
@@ -77,6 +82,28 @@ impl Upload {
     /// When it last moved, or ended.
     pub(super) fn progress(&self) -> Instant {
         self.progress.get()
+    }
+
+    /// It goes out over HTTP/2.
+    pub(super) fn is_shared(&self) {
+        self.shared.set(true);
+    }
+
+    /// Nobody wants the rest: a stream of HTTP/2 is reset, if the body is not through.
+    pub(super) fn abort(&self, error: ProxyError) {
+        if self.ended.get() {
+            return;
+        }
+        self.fail(error);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    fn wakes(&self, cx: &Context<'_>) {
+        if self.shared.get() {
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+        }
     }
 
     fn end(&self) {
@@ -151,7 +178,32 @@ impl RequestBody {
         }
     }
 
+    /// The same body once more, if all there is of it has come.
+    pub(super) fn copy(&self) -> Option<Self> {
+        if !self.has_ended() {
+            return None;
+        }
+        let primed = match &self.primed {
+            None => None,
+            Some(Ok(frame)) => Some(Ok(Frame::data(frame.data_ref()?.clone()))),
+            Some(Err(_)) => return None,
+        };
+        Some(Self {
+            inner: None,
+            primed,
+            watched: self.watched.clone(),
+            idle: None,
+            waiting_since: None,
+        })
+    }
+
+    /// Whether nothing comes behind what is here.
+    fn has_ended(&self) -> bool {
+        self.inner.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
     fn poll_idle(&mut self, cx: &mut Context<'_>, watched: &Upload) -> Poll<BodyError> {
+        watched.wakes(cx);
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let end = since + watched.timeout;
         let timer = self.idle.get_or_insert_with(|| Deadline::new(end));
@@ -170,10 +222,10 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let Some(inner) = &mut this.inner else {
-            return Poll::Ready(None);
-        };
         let Some(watched) = this.watched.clone() else {
+            let Some(inner) = &mut this.inner else {
+                return Poll::Ready(None);
+            };
             return Pin::new(inner)
                 .poll_frame(cx)
                 .map_err(|_| BodyError("client went away"));
@@ -185,18 +237,21 @@ impl Body for RequestBody {
             let Ok(frame) = primed else {
                 return Poll::Ready(Some(Err(watched.fail(ProxyError::ClientGone))));
             };
-            if inner.is_end_stream() {
+            if this.has_ended() {
                 watched.end();
             }
             return Poll::Ready(Some(Ok(frame)));
         }
-        let Poll::Ready(polled) = Pin::new(&mut *inner).poll_frame(cx) else {
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(polled) = Pin::new(inner).poll_frame(cx) else {
             return this.poll_idle(cx, &watched).map(|error| Some(Err(error)));
         };
         this.waiting_since = None;
         Poll::Ready(match polled {
             Some(Ok(frame)) => Some(watched.take(&frame).map(|()| {
-                if inner.is_end_stream() {
+                if this.has_ended() {
                     watched.end();
                 }
                 frame
@@ -210,7 +265,7 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.primed.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.primed.is_none() && self.has_ended()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -250,6 +305,8 @@ struct Download {
     exchange: Rc<Exchange>,
     worker: Rc<Worker>,
     line: Option<Line<RequestBody>>,
+    /// The request's body, where it must be told that nobody wants the rest: over HTTP/2.
+    upload: Option<Rc<Upload>>,
     keep: Duration,
     idle: Duration,
     timer: Option<Deadline>,
@@ -285,6 +342,7 @@ impl ReplyBody {
         line: Line<RequestBody>,
         timeouts: &Timeouts,
         events: Option<Box<Events>>,
+        upload: Option<Rc<Upload>>,
     ) -> Self {
         let primed = first_frame(&mut inner).await;
         exchange.sent(primed_bytes(primed.as_ref()));
@@ -294,6 +352,7 @@ impl ReplyBody {
             exchange,
             worker,
             line: Some(line),
+            upload,
             keep: timeouts.upstream_idle,
             idle: timeouts.idle,
             timer: None,
@@ -355,11 +414,14 @@ impl Download {
             Some(Wish::End) => {
                 // A clean end for the client; the app sees its connection go.
                 self.exchange.cut(ENDED_BY_POLICY);
-                self.done = true;
-                self.line = None;
+                self.give_up(ProxyError::DrainExpired);
                 return Poll::Ready(None);
             }
             Some(Wish::Cut) => return Poll::Ready(Some(Err(self.broken("stream deadline over")))),
+        }
+        let stream = self.line.as_ref().and_then(Line::stream);
+        if stream.is_some_and(|stream| stream.poll_cut(cx).is_ready()) {
+            return Poll::Ready(Some(Err(self.broken("drain time over"))));
         }
         let polled = match self.primed.take() {
             Some(primed) => Poll::Ready(Some(primed)),
@@ -413,9 +475,17 @@ impl Download {
     /// An error ends the client's connection too, so that a cut answer is never taken for a whole one.
     fn broken(&mut self, why: &'static str) -> BodyError {
         self.exchange.cut(why);
+        self.give_up(ProxyError::Reset);
+        BodyError(why)
+    }
+
+    /// Nobody wants the rest, neither of the answer nor of the request.
+    fn give_up(&mut self, why: ProxyError) {
         self.done = true;
         self.line = None;
-        BodyError(why)
+        if let Some(upload) = self.upload.take() {
+            upload.abort(why);
+        }
     }
 
     fn finish_if_ended(&mut self) {
@@ -441,6 +511,7 @@ impl Drop for Download {
             self.finish();
         } else {
             self.exchange.cut(CUT_BY_CLIENT);
+            self.give_up(ProxyError::ClientGone);
         }
     }
 }

@@ -135,13 +135,23 @@ async fn attempt(
         exchange.says(origin);
     }
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
-    let mut tries = Tries::default();
-    let (mut lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref(), &mut tries).await?;
+    let wanted = upgrade::wanted(&head, !body.is_end_stream());
+    let (mut tries, switches) = (Tries::default(), wanted.is_some());
+    let reached = reach(
+        worker,
+        exchange,
+        &head,
+        &body,
+        proof.as_ref(),
+        &mut tries,
+        switches,
+    )
+    .await?;
+    let (mut lane, mut line) = reached;
     let upload = (!body.is_end_stream()).then(|| {
         let limits = &lane.settings.limits;
         Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
     });
-    let wanted = upgrade::wanted(&head, upload.is_some());
     let mut body = RequestBody::new(body, upload.clone());
     let (answer, freed, sent_at) = loop {
         let spare = (lane.settings.retry.attempts > 1 && wanted.is_none()).then(|| Spare::of(&head));
@@ -158,7 +168,16 @@ async fn attempt(
         });
         head = again.ok_or(failed.error)?.into_head();
         body = failed.body.unwrap_or_else(RequestBody::none);
-        (lane, line) = reach(worker, exchange, &head, &body, proof.as_ref(), &mut tries).await?;
+        (lane, line) = reach(
+            worker,
+            exchange,
+            &head,
+            &body,
+            proof.as_ref(),
+            &mut tries,
+            switches,
+        )
+        .await?;
     };
     if !answer.body().is_end_stream() && check_coding(answer.headers()).is_err() {
         // Passed on without its coding it would be another body.
@@ -169,7 +188,8 @@ async fn attempt(
         let asked = wanted.zip(freed);
         return Ok(upgrade::switched(worker, exchange.client(), exchange, &lane, asked, answer).await?);
     }
-    Ok(carry(worker, exchange, &lane, line, answer, proof.is_some()).await)
+    let upload = upload.filter(|_| line.is_http2());
+    Ok(carry(worker, exchange, &lane, line, upload, answer, proof.is_some()).await)
 }
 
 /// Steps 1 to 3, and the connection. A failed connect, with which nothing was sent, is tried again here.
@@ -180,6 +200,7 @@ async fn reach(
     body: &impl Body,
     proof: Option<&Proof>,
     tries: &mut Tries,
+    switches: bool,
 ) -> Result<(Arc<Lane>, Line<RequestBody>), Failure> {
     let mut hosts = HostBuffer::new();
     let host = check_head(head, &mut hosts)?;
@@ -207,7 +228,7 @@ async fn reach(
         };
         check_limits(&lane, head, body)?;
         tries.begins(worker, exchange, &lane);
-        match line_for(worker, exchange, &lane, may_repeat(&head.method, body)).await {
+        match line_for(worker, exchange, &lane, may_repeat(&head.method, body), switches).await {
             Ok(line) => return Ok((lane, line)),
             Err(error) => {
                 let error = connect_error(&error);
@@ -424,6 +445,7 @@ async fn carry(
     exchange: &Rc<Exchange>,
     lane: &Arc<Lane>,
     line: Line<RequestBody>,
+    upload: Option<Rc<Upload>>,
     answer: Response<Incoming>,
     is_proof: bool,
 ) -> Response<ReplyBody> {
@@ -455,6 +477,6 @@ async fn carry(
         exchange.client().goes_through(0);
     }
     let (exchange, timeouts) = (Rc::clone(exchange), &lane.settings.timeouts);
-    let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, timeouts, events).await;
+    let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, timeouts, events, upload).await;
     Response::from_parts(head, body)
 }

@@ -7,6 +7,7 @@ mod client;
 mod deadline;
 mod error;
 mod exchange;
+mod fit;
 mod forward;
 mod forwarded;
 mod frames;

@@ -15,11 +15,14 @@ use super::body::{RequestBody, Upload};
 use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::exchange::Exchange;
+use super::fit::{Spare, fit, not_begun};
 use super::retry::{BodyState, Failed, kind_of};
 use super::upgrade;
 use super::worker::Worker;
+use crate::config::Protocol;
 use crate::routing::Lane;
-use crate::upstream::{ConnectError, Endpoint, Line};
+use crate::tls::Offer;
+use crate::upstream::{Claim, ConnectError, Endpoint, Line, LineState};
 
 /// How often a request that was never sent goes out again: pooled connections may all have died at once.
 const RESENDS: u32 = 8;
@@ -53,8 +56,9 @@ impl From<ProxyError> for Unanswered {
     }
 }
 
-/// Step 5. What was never sent is sent again on another connection to the same endpoint; anything else is the
-/// caller's. With the answer to a wish to switch protocols comes the connection's inheritance.
+/// Step 5. What was never sent, or not begun by the word of the app, is sent again on another connection to
+/// the same endpoint; anything else is the caller's. With the answer to a wish to switch protocols comes the connection's
+/// inheritance.
 pub(super) async fn send(
     worker: &Rc<Worker>,
     exchange: &Exchange,
@@ -68,40 +72,55 @@ pub(super) async fn send(
     let mut resends = 0;
     loop {
         exchange.with_claim(|claim| line.carries(claim.gate()));
-        let freed = asks.then(|| line.inherit());
-        match answer_in_time(line.sender().try_send_request(request), lane, upload).await {
+        fit(&mut request, line)?;
+        let freed = (asks && !line.is_http2()).then(|| line.inherit());
+        let stream = line.stream().map(Rc::clone);
+        let spare = stream.as_ref().and_then(|_| Spare::of(&request));
+        if let (Some(upload), true) = (upload, stream.is_some()) {
+            upload.is_shared();
+        }
+        let again = match answer_in_time(line.send(request), stream.as_deref(), lane, upload).await {
             Ok(answer) => {
-                if exchange.with_claim(|claim| claim.endpoint().breaker.answered()) == Some(true) {
-                    exchange.with_claim(|claim| back(claim.endpoint()));
-                }
+                exchange.with_claim(|claim| answered(claim.endpoint()));
                 return Ok((answer, freed));
             }
-            // An app that closes every connection at once would be dialled for ever.
-            Err(NoAnswer::NeverSent(again)) if resends == RESENDS => {
-                return Err(unsent(ProxyError::Reset, *again));
-            }
-            Err(NoAnswer::NeverSent(again)) => {
-                resends += 1;
-                request = *again;
-                exchange.retried();
-                let repeat = may_repeat(&method, request.body());
-                match line_for(worker, exchange, lane, repeat).await {
-                    Ok(other) => *line = other,
-                    Err(error) => return Err(unsent(connect_error(&error), request)),
-                }
-            }
+            Err(NoAnswer::NeverSent(again)) => *again,
+            Err(NoAnswer::NotBegun(error)) => match spare {
+                Some(spare) => spare.request(),
+                None => return Err(given_up(upload, error).into()),
+            },
             Err(NoAnswer::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
-                return Err(ProxyError::DrainExpired.into());
+                return Err(given_up(upload, ProxyError::DrainExpired).into());
             }
             Err(NoAnswer::Failed(error)) => {
                 // A status is never a failure, and nor is what the client or the operator did.
                 if matches!(error, ProxyError::Reset | ProxyError::FirstByteTimeout) {
                     exchange.with_claim(|claim| failed(lane, claim.endpoint()));
                 }
-                return Err(error.into());
+                return Err(given_up(upload, error).into());
             }
+        };
+        // An app that closes every connection at once would be dialled for ever.
+        if resends == RESENDS {
+            return Err(unsent(ProxyError::Reset, again));
+        }
+        resends += 1;
+        request = again;
+        exchange.retried();
+        let repeat = may_repeat(&method, request.body());
+        match line_for(worker, exchange, lane, repeat, asks).await {
+            Ok(other) => *line = other,
+            Err(error) => return Err(unsent(connect_error(&error), request)),
         }
     }
+}
+
+/// No more of the request's body is read.
+fn given_up(upload: Option<&Upload>, error: ProxyError) -> ProxyError {
+    if let Some(upload) = upload {
+        upload.abort(error);
+    }
+    error
 }
 
 /// The endpoint has failed a request: at the breaker's limit that is the last for a while.
@@ -114,10 +133,13 @@ fn failed(lane: &Lane, endpoint: &Endpoint) {
     }
 }
 
-fn back(endpoint: &Endpoint) {
-    let key = &endpoint.key;
-    tracing::info!(app = key.app, service = key.service, color = %key.color, endpoint = endpoint.label,
-        "an endpoint that was left alone answers again");
+/// The endpoint has answered: if it was left alone, that is over.
+fn answered(endpoint: &Endpoint) {
+    if endpoint.breaker.answered() {
+        let key = &endpoint.key;
+        tracing::info!(app = key.app, service = key.service, color = %key.color, endpoint = endpoint.label,
+            "an endpoint that was left alone answers again");
+    }
 }
 
 fn unsent(error: ProxyError, request: Request<RequestBody>) -> Unanswered {
@@ -138,9 +160,18 @@ pub(super) async fn line_for(
     exchange: &Exchange,
     lane: &Lane,
     may_repeat: bool,
+    switches: bool,
 ) -> Result<Line<RequestBody>, ConnectError> {
-    let id = exchange.with_claim(|claim| claim.endpoint().id).unwrap_or(0);
-    if let Some(line) = worker.connections.take(id, StdInstant::now(), !may_repeat) {
+    let about = |claim: &Claim| (claim.endpoint().id, claim.endpoint().key.address.protocol);
+    let (id, protocol) = exchange.with_claim(about).unwrap_or((0, Protocol::Http1));
+    // What wants to switch protocols needs HTTP/1.1 and a connection of its own, where that can be had.
+    let offer = if switches && protocol == Protocol::Https {
+        Offer::Http1
+    } else {
+        Offer::All
+    };
+    let now = StdInstant::now();
+    if let Some(line) = worker.connections.take(id, now, !may_repeat, offer) {
         return Ok(line);
     }
     let Some(endpoint) = exchange.with_claim(|claim| Arc::clone(claim.endpoint())) else {
@@ -149,7 +180,7 @@ pub(super) async fn line_for(
     let settings = &lane.settings;
     let opened = worker
         .connections
-        .open(&endpoint, settings.timeouts.connect, &settings.limits)
+        .open(&endpoint, &settings.timeouts, &settings.limits, offer)
         .await;
     match &opened {
         Ok(_) => endpoint.connected(),
@@ -177,10 +208,12 @@ pub(super) fn connect_error(error: &ConnectError) -> ProxyError {
     }
 }
 
-/// What became of a request on one connection.
+/// Why there is no answer.
 enum NoAnswer {
     /// Not a byte was sent: here is the request again.
     NeverSent(Box<Request<RequestBody>>),
+    /// It was sent, but the app has not begun with it, it says; what else it is.
+    NotBegun(ProxyError),
     /// Anything else.
     Failed(ProxyError),
 }
@@ -190,6 +223,7 @@ async fn answer_in_time(
     sent: impl Future<
         Output = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<RequestBody>>>,
     >,
+    stream: Option<&LineState>,
     lane: &Lane,
     upload: Option<&Upload>,
 ) -> Result<Response<Incoming>, NoAnswer> {
@@ -201,15 +235,21 @@ async fn answer_in_time(
         if let Poll::Ready(answered) = sent.as_mut().poll(cx) {
             return Poll::Ready(Some(answered));
         }
+        // Dropping what waits for it resets the stream.
+        if stream.is_some_and(|stream| stream.poll_cut(cx).is_ready()) {
+            return Poll::Ready(None);
+        }
         let moved = upload.map_or(begun, |upload| upload.progress().max(begun));
         timer.poll(cx, moved + patience).map(|()| None)
     })
     .await;
     match answered {
         Some(Ok(answer)) => Ok(answer),
+        None if stream.is_some_and(LineState::is_cut) => Err(NoAnswer::Failed(ProxyError::DrainExpired)),
         None => Err(NoAnswer::Failed(ProxyError::FirstByteTimeout)),
         Some(Err(mut error)) => Err(match error.take_message() {
             Some(request) => NoAnswer::NeverSent(Box::new(request)),
+            None if not_begun(error.error()) => NoAnswer::NotBegun(why_unanswered(error.error(), upload)),
             None => NoAnswer::Failed(why_unanswered(error.error(), upload)),
         }),
     }

@@ -248,7 +248,7 @@ impl Worker {
         }
         let worker = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let ready = tokio::time::timeout(keep, line.sender().ready()).await;
+            let ready = tokio::time::timeout(keep, line.ready()).await;
             if let Ok(Ok(())) = ready {
                 worker.connections.give_back(line, Instant::now(), keep);
             }

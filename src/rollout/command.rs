@@ -45,18 +45,21 @@ pub enum Trigger {
     Verify,
     /// A hold reached its limit, or the process restarted in one.
     Timer,
+    /// The active color had nothing healthy any more.
+    Failover,
     /// The process itself: first start, restore.
     Start,
 }
 
 impl Trigger {
     /// All of them, in label order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Cli,
         Self::Api,
         Self::File,
         Self::Verify,
         Self::Timer,
+        Self::Failover,
         Self::Start,
     ];
 
@@ -69,6 +72,7 @@ impl Trigger {
             Self::File => "file",
             Self::Verify => "verify",
             Self::Timer => "timer",
+            Self::Failover => "failover",
             Self::Start => "start",
         }
     }

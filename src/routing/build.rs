@@ -225,7 +225,7 @@ fn build_service(
         matches: service.matches.clone(),
         health_path: match &service.health.kind {
             Probe::Http(probe) => Some(probe.path.split('?').next().unwrap_or_default().to_owned()),
-            Probe::Tcp => None,
+            Probe::Tcp | Probe::Grpc(_) => None,
         },
         pools: ByColor::from_fn(pool),
         undecided: fixed.registry.pool(&app.name, &service.name, None),

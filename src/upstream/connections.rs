@@ -1,6 +1,6 @@
 //! A worker's own connections to the apps: no lock, no sharing, gone with the worker.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
@@ -12,9 +12,10 @@ use hyper::client::conn::http1;
 
 use super::Endpoint;
 use super::dial::{ConnectError, Dialled, dial};
-use super::line::{Line, LineState};
-use crate::config::Limits;
-use crate::tls::Offer;
+use super::line::{Line, LineState, Sender};
+use super::trunk::Trunks;
+use crate::config::{Limits, Protocol, Timeouts};
+use crate::tls::{Offer, Transport};
 use crate::wire::Io;
 
 /// Unused connections kept to one endpoint by one worker. More were open at once only in a burst.
@@ -29,13 +30,14 @@ pub struct Connections<B> {
     idle: RefCell<HashMap<u64, Vec<Idle<B>>, ById>>,
     lines: RefCell<HashMap<u64, Rc<LineState>, ById>>,
     next_line: Cell<u64>,
+    pub(super) trunks: Trunks<B>,
 }
 
-type ById = BuildHasherDefault<IdHasher>;
+pub(super) type ById = BuildHasherDefault<IdHasher>;
 
 /// Ids are counted up by ourselves: any mixing would be work for nothing.
 #[derive(Default)]
-struct IdHasher(u64);
+pub(super) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
@@ -66,36 +68,50 @@ impl<B> Default for Connections<B> {
             idle: RefCell::default(),
             lines: RefCell::default(),
             next_line: Cell::new(1),
+            trunks: Trunks::default(),
         }
     }
 }
 
 impl<B> Connections<B>
 where
-    B: Body + 'static,
+    B: Body + Unpin + 'static,
     B::Data: Send + Buf,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// An unused connection to an endpoint, the most recently used first.
+    /// An unused connection to an endpoint, the most recently used first; or a stream on one that is shared, if the
+    /// request may have one.
     ///
     /// `careful` asks the kernel about it whatever its age: for requests that must not be sent twice.
-    pub fn take(&self, endpoint: u64, now: Instant, careful: bool) -> Option<Line<B>> {
+    pub fn take(
+        self: &Rc<Self>,
+        endpoint: u64,
+        now: Instant,
+        careful: bool,
+        offer: Offer,
+    ) -> Option<Line<B>> {
         let mut idle = self.idle.borrow_mut();
-        let list = idle.get_mut(&endpoint)?;
-        while let Some(Idle { line, since, expires }) = list.pop() {
-            let fresh = now < expires && line.sender.is_ready();
+        while let Some(list) = idle.get_mut(&endpoint)
+            && let Some(Idle { line, since, expires }) = list.pop()
+        {
+            let fresh = now < expires && line.is_ready();
             let trusted = !careful && now.saturating_duration_since(since) < TRUSTED_FOR;
-            if fresh && (trusted || line.socket.is_quiet()) {
+            if fresh && (trusted || line.is_quiet()) {
                 return Some(line);
             }
         }
-        None
+        drop(idle);
+        if self.trunks.is_empty() || offer == Offer::Http1 {
+            return None;
+        }
+        self.stream(endpoint, now)
     }
 
     /// Keep a connection whose request and answer have ended.
     pub fn give_back(&self, line: Line<B>, now: Instant, keep: Duration) {
         line.state.gate.set(0);
-        if line.sender.is_closed() || line.state.cut.get() {
+        // A stream is over with its answer.
+        if line.is_http2() || line.is_closed() || line.state.cut.get() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -109,37 +125,57 @@ where
         }
     }
 
-    /// Open a connection. Its driver runs as a task of this worker until either side ends it.
+    /// Open a connection, or get a stream on one that has been opened meanwhile. A connection's driver runs as a task
+    /// of this worker until either side ends it.
     ///
     /// # Errors
-    /// No connection within `timeout`, or refused.
+    /// No connection within `timeouts.connect`, or refused.
     pub async fn open(
         self: &Rc<Self>,
         endpoint: &Endpoint,
-        timeout: Duration,
+        timeouts: &Timeouts,
+        limits: &Limits,
+        offer: Offer,
+    ) -> Result<Line<B>, ConnectError> {
+        let id = endpoint.id;
+        // Until the app says otherwise one connection is opened at a time where it may be shared.
+        let shares = endpoint.key.address.protocol != Protocol::Http1 && offer == Offer::All;
+        let turn = if shares {
+            match self.stream_or_turn(id, timeouts.connect).await? {
+                Ok(line) => return Ok(line),
+                Err(turn) => turn,
+            }
+        } else {
+            None
+        };
+        let Dialled { transport, http2 } = dial(endpoint, timeouts.connect, offer).await?;
+        if http2 {
+            return self.trunk(id, transport, timeouts.upstream_idle, limits).await;
+        }
+        if turn.is_some() {
+            self.trunks.found_http1(id);
+        }
+        self.whole(id, transport, limits).await
+    }
+
+    /// Speak HTTP/1.1 on a fresh connection.
+    async fn whole(
+        self: &Rc<Self>,
+        endpoint: u64,
+        transport: Transport,
         limits: &Limits,
     ) -> Result<Line<B>, ConnectError> {
-        let Dialled { transport } = dial(endpoint, timeout, Offer::Http1).await?;
-        let socket = transport.socket();
+        let (socket, is_tls) = (transport.socket(), transport.is_tls());
         let (io, _) = Io::new(transport);
         let mut builder = http1::Builder::new();
         // An app may answer with larger heads than clients may send; hyper's own bound on fields stays.
         builder.max_header_size(limits.header_bytes.max(64 * 1024));
         let (sender, driver) = builder.handshake(io).await.map_err(ConnectError::Handshake)?;
-        let id = self.next_line.replace(self.next_line.get() + 1);
-        let state = Rc::new(LineState {
-            id,
-            endpoint: endpoint.id,
-            gate: Cell::new(0),
-            cut: Cell::new(false),
-            answered: Cell::new(false),
-            abort: OnceCell::new(),
-            heir: RefCell::new(None),
-        });
-        self.lines.borrow_mut().insert(id, Rc::clone(&state));
+        let state = LineState::new(self.next_id(), endpoint);
+        self.register(&state);
         let registered = Registered {
             of: Rc::clone(self),
-            id,
+            id: state.id,
         };
         let of_driver = Rc::clone(&state);
         let task = tokio::task::spawn_local(async move {
@@ -156,18 +192,19 @@ where
         });
         let _ = state.abort.set(task.abort_handle());
         Ok(Line {
-            sender,
-            socket,
+            sender: Sender::Whole { sender, socket },
             state,
+            is_tls,
         })
     }
 
     /// Close unused connections whose endpoint is not to be kept, and those unused for too long.
     pub fn sweep(&self, now: Instant, keep: impl Fn(u64) -> bool) {
         self.idle.borrow_mut().retain(|endpoint, list| {
-            list.retain(|idle| now < idle.expires && !idle.line.sender.is_closed());
+            list.retain(|idle| now < idle.expires && !idle.line.is_closed());
             !list.is_empty() && keep(*endpoint)
         });
+        self.trunks.sweep(now, keep);
     }
 
     /// End the connections that carry requests of these gates, at once. Their clients see the cut.
@@ -181,17 +218,30 @@ where
         let doomed: Vec<_> = doomed.collect();
         drop(lines);
         for line in doomed {
-            line.cut.set(true);
-            if let Some(abort) = line.abort.get() {
-                abort.abort();
-            }
+            line.end();
         }
     }
 
-    /// Connections open now.
+    /// Connections open now, each stream of HTTP/2 counted as one.
     #[must_use]
     pub fn count(&self) -> usize {
         self.lines.borrow().len()
+    }
+}
+
+impl<B> Connections<B> {
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_line.replace(self.next_line.get() + 1)
+    }
+
+    pub(super) fn register(&self, state: &Rc<LineState>) {
+        self.lines.borrow_mut().insert(state.id, Rc::clone(state));
+    }
+
+    pub(super) fn forget(&self, id: u64) {
+        if let Ok(mut lines) = self.lines.try_borrow_mut() {
+            lines.remove(&id);
+        }
     }
 }
 
@@ -203,9 +253,7 @@ struct Registered<B> {
 
 impl<B> Drop for Registered<B> {
     fn drop(&mut self) {
-        if let Ok(mut lines) = self.of.lines.try_borrow_mut() {
-            lines.remove(&self.id);
-        }
+        self.of.forget(self.id);
     }
 }
 

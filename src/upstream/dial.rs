@@ -7,6 +7,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Endpoint, Target};
+use crate::config::Protocol;
 use crate::tls::{self, Offer, Transport};
 use crate::wire::Stream;
 
@@ -30,10 +31,12 @@ pub enum ConnectError {
     Handshake(hyper::Error),
 }
 
-/// A connection.
+/// A connection, and what is spoken on it.
 #[derive(Debug)]
 pub(super) struct Dialled {
     pub(super) transport: Transport,
+    /// HTTP/2; otherwise HTTP/1.1.
+    pub(super) http2: bool,
 }
 
 /// Connect, TLS handshake included.
@@ -49,14 +52,15 @@ pub(super) async fn dial(
     let Some(secure) = &endpoint.secure else {
         return Ok(Dialled {
             transport: Transport::Plain(stream),
+            http2: endpoint.key.address.protocol == Protocol::H2c,
         });
     };
     let name = secure.name.clone().map_err(ConnectError::Tls)?;
     let shaken = timeout_at(deadline, secure.origin.connect(name, stream, offer)).await;
-    let (transport, _) = shaken
+    let (transport, http2) = shaken
         .map_err(|_| ConnectError::TlsTimeout(within))?
         .map_err(|error| ConnectError::Tls(tls::why(&error)))?;
-    Ok(Dialled { transport })
+    Ok(Dialled { transport, http2 })
 }
 
 async fn connect(target: &Target) -> io::Result<Stream> {

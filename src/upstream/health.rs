@@ -4,8 +4,10 @@
 //! before a switch go through the same judge, so they never disagree about an endpoint.
 
 mod answer;
+mod grpc;
 mod judge;
 mod probe;
+mod talk;
 mod words;
 
 #[cfg(test)]

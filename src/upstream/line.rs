@@ -1,52 +1,185 @@
-//! One connection to an app as a request has it.
+//! One connection to an app, or one stream of one, as a request has it.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use hyper::client::conn::http1::SendRequest;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use super::trunk::Berth;
 use crate::tls::Transport;
 use crate::wire::Socket;
 
-/// One connection to an endpoint, with the right to send on it.
+/// A place on a connection to an endpoint, with the right to send one request on it.
 pub struct Line<B> {
-    pub(super) sender: SendRequest<B>,
-    pub(super) socket: Socket,
+    pub(super) sender: Sender<B>,
     pub(super) state: Rc<LineState>,
+    pub(super) is_tls: bool,
 }
 
-/// What is known of a connection apart from who has it.
+/// What it sends on.
+pub(super) enum Sender<B> {
+    /// HTTP/1.1: the connection is this request's alone.
+    Whole {
+        sender: http1::SendRequest<B>,
+        socket: Socket,
+    },
+    /// HTTP/2: one stream among others.
+    Shared {
+        sender: http2::SendRequest<B>,
+        /// Its place among them, until this is dropped.
+        _berth: Berth<B>,
+    },
+}
+
+/// What is known of a line apart from who has it.
 #[derive(Debug)]
-pub(super) struct LineState {
+pub struct LineState {
     pub(super) id: u64,
     pub(super) endpoint: u64,
     /// The gate of the request that is on it; 0 = none.
     pub(super) gate: Cell<u64>,
     /// It was ended by [`Connections::cut`].
+    ///
+    /// [`Connections::cut`]: super::Connections::cut
     pub(super) cut: Cell<bool>,
     /// The answer to the request that it carries has come to its end.
     pub(super) answered: Cell<bool>,
+    /// Ends the connection; a stream has none of its own.
     pub(super) abort: OnceCell<AbortHandle>,
     /// Who gets the connection when the app has switched protocols.
     pub(super) heir: RefCell<Option<oneshot::Sender<Freed>>>,
+    /// Whoever waits for something of a stream.
+    waker: RefCell<Option<Waker>>,
 }
 
 /// A connection that HTTP has let go of, and what had come behind the answer's head.
 pub type Freed = (Transport, Bytes);
 
-impl<B> Line<B> {
-    /// The right to send.
-    pub fn sender(&mut self) -> &mut SendRequest<B> {
-        &mut self.sender
+impl LineState {
+    pub(super) fn new(id: u64, endpoint: u64) -> Rc<Self> {
+        Rc::new(Self {
+            id,
+            endpoint,
+            gate: Cell::new(0),
+            cut: Cell::new(false),
+            answered: Cell::new(false),
+            abort: OnceCell::new(),
+            heir: RefCell::new(None),
+            waker: RefCell::new(None),
+        })
     }
 
+    /// End what is on it, at once.
+    pub(super) fn end(&self) {
+        self.cut.set(true);
+        if let Some(abort) = self.abort.get() {
+            abort.abort();
+        }
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether [`Connections::cut`] has ended it.
+    ///
+    /// [`Connections::cut`]: super::Connections::cut
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.cut.get()
+    }
+
+    /// Ready once [`Connections::cut`] has ended it.
+    ///
+    /// [`Connections::cut`]: super::Connections::cut
+    pub fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.cut.get() {
+            return Poll::Ready(());
+        }
+        let mut waker = self.waker.borrow_mut();
+        if waker.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl<B: Body + 'static> Line<B> {
+    /// Send a request, wait for the head of its answer.
+    ///
+    /// # Errors
+    /// With the request, if none of it was sent.
+    #[allow(clippy::result_large_err, reason = "it is hyper's, and has the request in it")]
+    pub async fn send(
+        &mut self,
+        request: Request<B>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+        match &mut self.sender {
+            Sender::Whole { sender, .. } => sender.try_send_request(request).await,
+            Sender::Shared { sender, .. } => sender.try_send_request(request).await,
+        }
+    }
+
+    /// Wait until the connection can take the next request.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub async fn ready(&mut self) -> hyper::Result<()> {
+        match &mut self.sender {
+            Sender::Whole { sender, .. } => sender.ready().await,
+            Sender::Shared { sender, .. } => sender.ready().await,
+        }
+    }
+}
+
+impl<B> Line<B> {
     /// Whether the connection can take the next request right now.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.sender.is_ready()
+        match &self.sender {
+            Sender::Whole { sender, .. } => sender.is_ready(),
+            Sender::Shared { .. } => true,
+        }
+    }
+
+    /// Whether it has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Whole { sender, .. } => sender.is_closed(),
+            Sender::Shared { sender, .. } => sender.is_closed(),
+        }
+    }
+
+    /// Whether nothing has come on an unused connection, by the kernel's word.
+    pub(super) fn is_quiet(&self) -> bool {
+        match &self.sender {
+            Sender::Whole { socket, .. } => socket.is_quiet(),
+            Sender::Shared { .. } => true,
+        }
+    }
+
+    /// Whether it is a stream of HTTP/2.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        matches!(self.sender, Sender::Shared { .. })
+    }
+
+    /// Whether it is encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    /// Of a stream: tells when it is cut. A whole connection ends by itself then, with an error of its own.
+    #[must_use]
+    pub fn stream(&self) -> Option<&Rc<LineState>> {
+        self.is_http2().then_some(&self.state)
     }
 
     /// Remember through which gate the request on it came.
@@ -62,6 +195,8 @@ impl<B> Line<B> {
     }
 
     /// What it carries is a stream now: [`Connections::cut`] does not end it.
+    ///
+    /// [`Connections::cut`]: super::Connections::cut
     pub fn carries_stream(&self) {
         self.state.gate.set(0);
     }
@@ -74,6 +209,8 @@ impl<B> Line<B> {
     }
 
     /// Whether [`Connections::cut`] ended it.
+    ///
+    /// [`Connections::cut`]: super::Connections::cut
     #[must_use]
     pub fn was_cut(&self) -> bool {
         self.state.cut.get()

@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod health;
 mod line;
 mod task;
+mod trunk;
 
 pub use breaker::Breaker;
 pub use claim::{Claim, Gate, StreamMark};
@@ -17,4 +18,4 @@ pub use dial::ConnectError;
 pub use dns::{Names, Resolution};
 pub use endpoint::{Endpoint, EndpointKey, Handshake, Health, ProbeReport, Target};
 pub use health::{HealthChange, Prober, probe_all};
-pub use line::{Freed, Line};
+pub use line::{Freed, Line, LineState};

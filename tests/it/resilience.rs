@@ -239,7 +239,11 @@ fn a_status_is_no_failure_and_the_last_endpoint_is_never_ejected() {
     }
     let asked = counts(&[&one, &other]);
     assert_eq!(asked.iter().sum::<usize>(), 20);
-    assert_eq!(asked.iter().min(), Some(&2), "{asked:?}: one of them is ejected, the other is not");
+    assert_eq!(
+        asked.iter().min(),
+        Some(&2),
+        "{asked:?}: one of them is ejected, the other is not"
+    );
     assert_eq!(proxy.metric("cutover_endpoint_ejected", &[]), 1.0);
     let endpoints = proxy.app()["colors"].to_string();
     assert_eq!(endpoints.matches("\"ejected\":true").count(), 1, "{endpoints}");

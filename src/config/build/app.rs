@@ -186,6 +186,8 @@ impl AppBuild<'_, '_, '_, '_> {
             let endpoints = self.endpoints(None, &self.name.span(), &raw.blue, &raw.green);
             self.need_path(None, &health, &raw.health, &self.name.span());
             http |= health.is_http();
+            self.build
+                .grpc(&raw.health, health.is_grpc(), &self.name.span(), &endpoints);
             services.push((
                 Service {
                     name: SHORTHAND.to_owned(),
@@ -235,6 +237,8 @@ impl AppBuild<'_, '_, '_, '_> {
         let own = HealthPart::read(&raw.health, self.build);
         let merged = own.over(health);
         self.need_path(Some(name.get()), &merged, &raw.health, &name.span());
+        self.build
+            .grpc(&raw.health, merged.is_grpc(), &name.span(), &endpoints);
         let http = merged.is_http() || self.probe_unclear(Some(name.get()));
         self.build.http_only(&raw.health, http);
         let timeouts = TimeoutsPart::read(&raw.timeouts, self.build).over(timeouts);

@@ -1,13 +1,15 @@
 //! `[…health]`: which kind of probe comes out of two levels, and what its conditions are.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::Build;
-use crate::config::model::{Health, HttpProbe, Probe, WhenLast};
+use crate::config::model::{EndpointAddress, GrpcProbe, Health, HttpProbe, Probe, Protocol, WhenLast};
 use crate::config::raw::{self, At, Kind};
 use crate::config::values;
+use crate::rollout::ByColor;
 
 /// Probing faster than this is a load test.
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
@@ -17,6 +19,7 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(10);
 pub(super) struct HealthPart {
     kind: Option<Kind>,
     path: Option<String>,
+    grpc_service: Option<String>,
     interval: Option<Duration>,
     timeout: Option<Duration>,
     rise: Option<u32>,
@@ -39,6 +42,10 @@ impl HealthPart {
                 .path
                 .as_ref()
                 .map(|at| build.text("path", at, values::request_target).unwrap_or_default()),
+            grpc_service: raw
+                .grpc_service
+                .as_ref()
+                .and_then(|at| build.text("grpc_service", at, grpc_service)),
             interval: build.duration("interval", raw.interval.as_ref(), LEAST_INTERVAL),
             timeout: build.duration("timeout", raw.timeout.as_ref(), Duration::from_millis(1)),
             rise: count(&raw.rise),
@@ -73,6 +80,7 @@ impl HealthPart {
         Self {
             kind: own_kind.or(other.kind),
             path: self.path.clone().or_else(|| other.path.clone()),
+            grpc_service: self.grpc_service.clone().or_else(|| other.grpc_service.clone()),
             interval: self.interval.or(other.interval),
             timeout: self.timeout.or(other.timeout),
             rise: self.rise.or(other.rise),
@@ -94,6 +102,11 @@ impl HealthPart {
         }
     }
 
+    /// Whether probes ask the gRPC health service.
+    pub(super) fn is_grpc(&self) -> bool {
+        self.kind == Some(Kind::Grpc)
+    }
+
     /// Whether HTTP is asked for, but no path to ask for.
     pub(super) fn lacks_path(&self) -> bool {
         self.is_http() && self.path.is_none()
@@ -112,6 +125,14 @@ impl HealthPart {
                 status: self.status.unwrap_or_else(|| vec![(200, 299)]),
                 json: self.json.unwrap_or_default(),
                 body_regex: self.body_regex.flatten(),
+            }))
+        } else if self.is_grpc() {
+            Probe::Grpc(Box::new(GrpcProbe {
+                service: self.grpc_service.unwrap_or_default(),
+                host: self
+                    .host
+                    .filter(|host| !host.is_empty())
+                    .unwrap_or_else(|| fixed.to_owned()),
             }))
         } else {
             Probe::Tcp
@@ -135,11 +156,16 @@ impl Build<'_, '_, '_> {
         if http {
             return;
         }
+        let kind = raw.kind.as_ref().map(|at| *at.get());
+        let is_grpc = kind == Some(Kind::Grpc);
         let conditions = [
             ("status", raw.status.as_ref().map(At::span)),
             (
                 "host",
-                raw.host.as_ref().filter(|at| !at.get().is_empty()).map(At::span),
+                raw.host
+                    .as_ref()
+                    .filter(|at| !is_grpc && !at.get().is_empty())
+                    .map(At::span),
             ),
             (
                 "body_regex",
@@ -160,15 +186,21 @@ impl Build<'_, '_, '_> {
                 "path",
                 raw.path
                     .as_ref()
-                    .filter(|_| raw.kind.as_ref().is_some_and(|kind| *kind.get() == Kind::Tcp))
+                    .filter(|_| matches!(kind, Some(Kind::Tcp | Kind::Grpc)))
                     .map(At::span),
             ),
         ];
         for (key, span) in conditions {
             if let Some(span) = span {
-                let message = format!(
-                    "`{key}` has no effect: without `path`, or with `kind = \"tcp\"`, a probe only connects"
-                );
+                let message = if is_grpc {
+                    format!(
+                        "`{key}` has no effect: with `kind = \"grpc\"` a probe asks the gRPC health service"
+                    )
+                } else {
+                    format!(
+                        "`{key}` has no effect: without `path`, or with `kind = \"tcp\"`, a probe only connects"
+                    )
+                };
                 let hint = if key == "path" {
                     "remove `path` or `kind`"
                 } else {
@@ -177,6 +209,30 @@ impl Build<'_, '_, '_> {
                 self.findings
                     .error(&span, "conflicting_keys", message, hint.to_owned());
             }
+        }
+    }
+
+    /// gRPC needs HTTP/2, and its key a probe that uses it.
+    pub(super) fn grpc(
+        &mut self,
+        raw: &raw::Health,
+        is_grpc: bool,
+        place: &Range<usize>,
+        endpoints: &ByColor<Vec<EndpointAddress>>,
+    ) {
+        if !is_grpc {
+            if let Some(at) = raw.grpc_service.as_ref().filter(|at| !at.get().is_empty()) {
+                let message = "`grpc_service` has no effect without `kind = \"grpc\"`".to_owned();
+                self.findings.error(&at.span(), "conflicting_keys", message, None);
+            }
+            return;
+        }
+        let plain = |address: &&EndpointAddress| address.protocol == Protocol::Http1;
+        let place = raw.kind.as_ref().map_or_else(|| place.clone(), At::span);
+        if let Some(address) = endpoints.iter().flat_map(|(_, list)| list).find(plain) {
+            let message = format!("`kind = \"grpc\"` needs HTTP/2, and `{address}` is HTTP/1.1");
+            let hint = format!("write `h2c://{address}`, or `https://{address}` where it speaks TLS");
+            self.findings.error(&place, "conflicting_keys", message, hint);
         }
     }
 
@@ -196,6 +252,19 @@ fn host_or_none(text: &str) -> Result<String, String> {
         return Ok(String::new());
     }
     values::host_value(text)
+}
+
+/// The full name of a gRPC service: `shop.v1.Orders`.
+fn grpc_service(text: &str) -> Result<String, String> {
+    let fits = text.len() <= 127
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/'));
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("the name of a gRPC service has up to 127 letters, digits, `.` and `_`".to_owned())
+    }
 }
 
 fn pattern_or_none(text: &str) -> Result<Option<regex::Regex>, String> {

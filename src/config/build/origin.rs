@@ -17,6 +17,7 @@ pub(super) struct OriginPart {
     ca: Option<PathBuf>,
     identity: Option<Pair>,
     server_name: Option<String>,
+    http2: Option<bool>,
 }
 
 impl OriginPart {
@@ -33,6 +34,7 @@ impl OriginPart {
         Self {
             ca,
             identity: identity(raw, build, pem),
+            http2: raw.http2,
             server_name: raw
                 .server_name
                 .as_ref()
@@ -46,6 +48,7 @@ impl OriginPart {
             ca: self.ca.clone().or_else(|| other.ca.clone()),
             identity: self.identity.clone().or_else(|| other.identity.clone()),
             server_name: self.server_name.clone().or_else(|| other.server_name.clone()),
+            http2: self.http2.or(other.http2),
         }
     }
 
@@ -54,7 +57,7 @@ impl OriginPart {
             trust: Trust {
                 ca: self.ca,
                 identity: self.identity,
-                http1_only: true,
+                http1_only: self.http2 == Some(false),
             },
             server_name: self.server_name,
         }

@@ -1,6 +1,7 @@
 //! The tables of an app that choose between its colors.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use http::HeaderName;
 
@@ -24,7 +25,15 @@ impl Build<'_, '_, '_> {
             preview: raw.preview.as_ref().map(|raw| self.preview(raw)),
             rules: self.rules(raw.rule.as_ref()).into(),
             hold: self.hold(&raw.hold),
+            failover: self.failover(&raw.failover),
         }
+    }
+
+    fn failover(&mut self, raw: &raw::Failover) -> Option<Duration> {
+        let after = self.duration("after", raw.after.as_ref(), Duration::ZERO);
+        raw.auto
+            .unwrap_or(false)
+            .then(|| after.unwrap_or(Duration::from_secs(5)))
     }
 
     fn hold(&mut self, raw: &raw::Hold) -> Hold {

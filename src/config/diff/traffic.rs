@@ -1,6 +1,6 @@
 //! What chooses between the colors of an app, in the words of the file.
 
-use super::Flat;
+use super::{Flat, shown_time};
 use crate::config::model::Traffic;
 
 pub(super) fn traffic(app: &str, traffic: &Traffic, flat: &mut Flat) {
@@ -18,6 +18,13 @@ pub(super) fn traffic(app: &str, traffic: &Traffic, flat: &mut Flat) {
             from.map(|network| format!("{}/{}", network.address, network.prefix)),
         );
     }
+    flat.put(
+        &key("failover"),
+        traffic.failover.map_or_else(
+            || "off".to_owned(),
+            |after| format!("after {}", shown_time(after)),
+        ),
+    );
     flat.put(&key("hold.requests"), traffic.hold.requests);
     flat.put(&key("hold.bytes"), traffic.hold.bytes);
     flat.put(&key("hold.release_rate"), traffic.hold.release_rate);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 
@@ -19,6 +20,8 @@ pub struct Traffic {
     pub rules: Arc<[Rule]>,
     /// `[app.NAME.hold]`
     pub hold: Hold,
+    /// `[app.NAME.failover]`: after so long without anything healthy the standby takes over; `None` is never.
+    pub failover: Option<Duration>,
 }
 
 /// `[app.NAME.hold]`: what may wait during a hold, and how it goes on.

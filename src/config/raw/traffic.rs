@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, SizeText};
+use super::{At, DurationText, SizeText};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -66,4 +66,15 @@ pub(in crate::config) struct Hold {
     /// Requests a second that go on after the release.
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 1_000))]
     pub(in crate::config) release_rate: Option<At<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Failover {
+    /// When the active color has nothing healthy and the standby is healthy, the standby takes over; once.
+    #[schemars(extend("default" = false))]
+    pub(in crate::config) auto: Option<bool>,
+    /// After so long.
+    #[schemars(extend("default" = "5s"))]
+    pub(in crate::config) after: Option<At<DurationText>>,
 }

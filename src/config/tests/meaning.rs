@@ -152,6 +152,7 @@ fn a_path_makes_a_probe_http_unless_its_level_says_tcp() {
         parse(&text, "x", &none).map(|config| match &config.apps["x"].services["s"].health.kind {
             Probe::Tcp => "tcp",
             Probe::Http(_) => "http",
+            Probe::Grpc(_) => "grpc",
         })
     };
     assert_eq!(kind("", ""), Ok("tcp"));
@@ -159,6 +160,7 @@ fn a_path_makes_a_probe_http_unless_its_level_says_tcp() {
     assert_eq!(kind("", "path = \"/\""), Ok("http"));
     assert_eq!(kind("path = \"/\"", "kind = \"tcp\""), Ok("tcp"));
     assert_eq!(kind("kind = \"tcp\"", "path = \"/\""), Ok("http"));
+    assert!(kind("kind = \"grpc\"", "").is_err(), "over HTTP/1.1");
     assert_eq!(kind("path = \"/\"", "kind = \"http\""), Ok("http"));
     assert_eq!(kind("status = \"200\"", "path = \"/\""), Ok("http"));
     assert!(kind("kind = \"http\"", "").is_err());
@@ -457,7 +459,7 @@ fn the_schema_refuses_what_the_reader_refuses() {
     for text in [
         "[serverr]",
         "[server]\nworkers = \"4\"",
-        "[app.web.health]\nkind = \"grpc\"",
+        "[app.web.health]\nkind = \"icmp\"",
         "[app.web.switch]\nverify = 101",
     ] {
         let text = format!("{BASE}{text}");

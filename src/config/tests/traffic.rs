@@ -22,6 +22,8 @@ fn mistakes_are_found_with_their_places() {
         ("bad_condition", "[[app.web.rule]]\ncolor = \"green\"\nwhen = §'request.headers[\"X-Beta\"] == \"1\"'", "names are in lower case", ""),
         ("bad_condition", "[[app.web.rule]]\ncolor = \"green\"\nwhen = §'client.address.inNetwork(\"10.0.0.0/33\")'", "`10.0.0.0/33` is no network", ""),
         ("bad_condition", "[[app.web.rule]]\ncolor = \"green\"\nwhen = §'size(request.path) > 3 && request.path.matches(\"a\")'", "`matches` does not go together", "two rules"),
+        ("bad_value", "[app.web.failover]\nafter = §\"5\"", "the unit is missing", ""),
+        ("wrong_type", "[app.web.failover]\nauto = §\"yes\"", "must be a boolean", ""),
         ("out_of_range", "[app.web.hold]\nrequests = §0", "must be 1 to 1000000", ""),
         ("out_of_range", "[app.web.hold]\nbytes = §\"0\"", "`bytes` must be 1 to", ""),
         ("unknown_key", "[app.web.hold]\n§rate = 1", "in `[app.web.hold]`", ""),

@@ -76,6 +76,8 @@ fn endpoints_are_shown_as_they_were_written() {
         "unix:/run/app.sock",
         "https://mina.example.com:443",
         "https://[::1]:8443",
+        "h2c://127.0.0.1:50051",
+        "h2c://unix:/run/app.sock",
     ] {
         assert_eq!(
             parse_endpoint(text).map(|endpoint| endpoint.to_string()),
@@ -107,6 +109,7 @@ fn endpoints_are_shown_as_they_were_written() {
             "https://web",
             "behind `https://`: it has no port: write `web:8000`",
         ),
+        ("h2c://", "behind `h2c://`: it is empty"),
         ("https://unix:/run/x", "Unix socket has no name"),
         ("https://web:443/x", "has no path"),
         ("127.0.0.256:80", "not an IPv4 address"),

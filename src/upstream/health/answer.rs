@@ -17,6 +17,8 @@ pub(super) struct Seen {
     pub(super) status: Option<u16>,
     /// The `Location` header.
     pub(super) location: Option<Vec<u8>>,
+    /// Its trailers, and its head's fields.
+    pub(super) trailers: http::HeaderMap,
     /// At most [`BODY_MAX`] bytes.
     pub(super) body: Vec<u8>,
 }

@@ -1,28 +1,19 @@
 //! One probe: ask once, say what was found.
 
-use std::convert::Infallible;
-use std::future::pending;
-use std::time::Duration;
-
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT};
+use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http::{Request, Uri};
-use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 
-use super::answer::{self, BODY_MAX, End, Found, Seen};
-use super::words;
-use super::{Health, ProbeReport};
+use super::answer::{self, End, Found, Seen};
+use super::talk::converse;
+use super::{Health, ProbeReport, grpc, words};
 use crate::config::{self, HttpProbe, Probe};
-use crate::tls::{self, Offer, Transport};
+use crate::tls::{self, Offer};
 use crate::upstream::dial::{ConnectError, Dialled, dial};
 use crate::upstream::{Endpoint, Target};
-
-/// Bytes of an answer's head that are read.
-const HEAD_MAX: usize = 64 * 1024;
 
 /// Probe once, on a connection of its own, over TLS if the endpoint's requests go over TLS. The endpoint's own name is
 /// the `Host` unless the probe names another.
@@ -35,19 +26,7 @@ pub async fn probe_once(endpoint: &Endpoint, settings: &config::Health) -> Probe
     let began = Instant::now();
     let found = match dial(endpoint, settings.timeout, Offer::All).await {
         Err(error) => refused(&error),
-        Ok(Dialled { transport }) => match &settings.kind {
-            Probe::Tcp => Found {
-                verdict: Health::Healthy,
-                status: None,
-                reason: if transport.is_tls() {
-                    "connected, TLS"
-                } else {
-                    "connected"
-                }
-                .into(),
-            },
-            Probe::Http(probe) => ask(transport, probe, endpoint, settings.timeout, began).await,
-        },
+        Ok(dialled) => ask(dialled, settings, endpoint, began).await,
     };
     ProbeReport {
         asked: asked(endpoint, settings),
@@ -64,6 +43,7 @@ fn asked(endpoint: &Endpoint, settings: &config::Health) -> String {
     let tls = endpoint.key.tls.as_ref();
     let mut question = match &settings.kind {
         Probe::Tcp => format!("connect {target}"),
+        Probe::Grpc(probe) => format!("{} at {target}", grpc::asked(&probe.service)),
         Probe::Http(probe) => {
             let (scheme, path) = (if tls.is_some() { "https" } else { "http" }, &probe.path);
             match target {
@@ -75,10 +55,13 @@ fn asked(endpoint: &Endpoint, settings: &config::Health) -> String {
     if let Some(tls) = tls {
         question += &format!(" (TLS: {})", tls.name);
     }
-    if let Probe::Http(probe) = &settings.kind
-        && !probe.host.is_empty()
-    {
-        question += &format!(" (Host: {})", probe.host);
+    let host = match &settings.kind {
+        Probe::Http(probe) => probe.host.as_str(),
+        Probe::Grpc(probe) => &probe.host,
+        Probe::Tcp => "",
+    };
+    if !host.is_empty() {
+        question += &format!(" (Host: {host})");
     }
     question
 }
@@ -100,14 +83,13 @@ fn refused(error: &ConnectError) -> Found {
     }
 }
 
-async fn ask(
-    transport: Transport,
-    probe: &HttpProbe,
-    endpoint: &Endpoint,
-    within: Duration,
-    began: Instant,
-) -> Found {
-    let request = match request(probe, endpoint) {
+async fn ask(dialled: Dialled, settings: &config::Health, endpoint: &Endpoint, began: Instant) -> Found {
+    let request = match &settings.kind {
+        Probe::Http(probe) => request(probe, endpoint),
+        Probe::Grpc(probe) => host(&probe.host, endpoint).map(|host| grpc::request(&probe.service, &host)),
+        Probe::Tcp => return connected(dialled.transport.is_tls()),
+    };
+    let request = match request {
         Ok(request) => request,
         Err(reason) => {
             return Found {
@@ -119,58 +101,44 @@ async fn ask(
     };
     let mut seen = Seen::default();
     // One limit for all of it: what the connect took is gone.
-    let left = within.saturating_sub(began.elapsed());
-    let talk = converse(TokioIo::new(transport), request, &mut seen);
-    let end = match timeout(left, talk).await {
+    let left = settings.timeout.saturating_sub(began.elapsed());
+    let end = match timeout(left, converse(dialled, request, &mut seen)).await {
         Ok(Ok(end)) => end,
         Ok(Err(error)) => match tls::refusal(&error) {
             Some(why) => return refused(&ConnectError::Tls(why)),
             None => End::Broken(words::of_http(&error)),
         },
-        Err(_) => End::TimedOut(within),
+        Err(_) => End::TimedOut(settings.timeout),
     };
-    answer::judge(probe, &seen, &end)
-}
-
-/// Send the request and read the answer into `seen`, which keeps what came when this is cut short.
-async fn converse<T>(io: T, request: Request<Empty<Bytes>>, seen: &mut Seen) -> hyper::Result<End>
-where
-    T: hyper::rt::Read + hyper::rt::Write + Unpin,
-{
-    let (mut sender, connection) = http1::Builder::new().max_buf_size(HEAD_MAX).handshake(io).await?;
-    let talk = async {
-        let answer = sender.send_request(request).await?;
-        seen.status = Some(answer.status().as_u16());
-        seen.location = answer
-            .headers()
-            .get(LOCATION)
-            .map(|value| value.as_bytes().to_vec());
-        let mut body = answer.into_body();
-        while let Some(frame) = body.frame().await {
-            // Trailers mean nothing here.
-            let Ok(data) = frame?.into_data() else { continue };
-            let room = BODY_MAX - seen.body.len();
-            seen.body.extend_from_slice(&data[..data.len().min(room)]);
-            if data.len() > room {
-                return Ok(End::TooLong);
-            }
-        }
-        Ok(End::Complete)
-    };
-    // The connection moves the bytes; how it ends is told to `talk` as well. Here, and not in a task of its own, so
-    // that it is gone when the probe is.
-    let moves = async {
-        let _ = connection.await;
-        pending::<Infallible>().await
-    };
-    tokio::select! {
-        biased;
-        end = talk => end,
-        never = moves => match never {},
+    match &settings.kind {
+        Probe::Grpc(probe) => grpc::judge(&probe.service, &seen, &end),
+        Probe::Http(probe) => answer::judge(probe, &seen, &end),
+        Probe::Tcp => connected(false),
     }
 }
 
-fn request(probe: &HttpProbe, endpoint: &Endpoint) -> Result<Request<Empty<Bytes>>, String> {
+fn connected(is_tls: bool) -> Found {
+    Found {
+        verdict: Health::Healthy,
+        status: None,
+        reason: if is_tls { "connected, TLS" } else { "connected" }.into(),
+    }
+}
+
+/// The `Host` that a probe names, else the endpoint's own.
+fn host(named: &str, endpoint: &Endpoint) -> Result<HeaderValue, String> {
+    if named.is_empty() {
+        return Ok(endpoint.authority.clone());
+    }
+    HeaderValue::from_str(named).map_err(|_| {
+        format!(
+            "the probe's host `{}` cannot be sent",
+            words::shown(named.as_bytes())
+        )
+    })
+}
+
+fn request(probe: &HttpProbe, endpoint: &Endpoint) -> Result<Request<Full<Bytes>>, String> {
     let unusable = |what: &str, text: &str| {
         format!(
             "the probe's {what} `{}` cannot be sent",
@@ -183,11 +151,8 @@ fn request(probe: &HttpProbe, endpoint: &Endpoint) -> Result<Request<Empty<Bytes
         let value = HeaderValue::from_str(value).map_err(|_| unusable("header", name))?;
         headers.append(name_of, value);
     }
-    if !probe.host.is_empty() {
-        let value = HeaderValue::from_str(&probe.host).map_err(|_| unusable("host", &probe.host))?;
-        headers.insert(HOST, value);
-    } else if !headers.contains_key(HOST) {
-        headers.insert(HOST, endpoint.authority.clone());
+    if !probe.host.is_empty() || !headers.contains_key(HOST) {
+        headers.insert(HOST, host(&probe.host, endpoint)?);
     }
     headers
         .entry(USER_AGENT)
@@ -198,7 +163,7 @@ fn request(probe: &HttpProbe, endpoint: &Endpoint) -> Result<Request<Empty<Bytes
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
 
     let path: Uri = probe.path.parse().map_err(|_| unusable("path", &probe.path))?;
-    let mut request = Request::new(Empty::new());
+    let mut request = Request::new(Full::default());
     *request.uri_mut() = path;
     *request.headers_mut() = headers;
     Ok(request)

@@ -325,6 +325,12 @@ impl Proxy {
         assert!(panics.is_empty(), "threads panicked: {panics:?}");
     }
 
+    /// Stop it and start it again, not waiting until it is ready.
+    pub fn restart_unready(&mut self) {
+        self.stop();
+        self.launch();
+    }
+
     /// Stop it and start it again with the same folder and configuration.
     pub fn restart(&mut self) {
         self.stop();

@@ -1,7 +1,5 @@
 //! An app on hyper that speaks what the proxy's upstream side can: HTTP/1.1 and HTTP/2, in clear text and over TLS.
 
-#![allow(dead_code, reason = "the tests of HTTP/2 use the rest")]
-
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
