@@ -161,6 +161,7 @@ fn claim(c: &mut Criterion) {
         address: EndpointAddress::plain(Address::Ip(address)),
         target: Target::Tcp(address),
         tls: None,
+        preamble: None,
     });
     let gate = Gate::open(&endpoint, 2, &Arc::new(Notify::new()));
     c.bench_function("claim and release", |b| b.iter(|| drop(black_box(gate.claim(0)))));

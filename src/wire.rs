@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use hyper::rt;
 use hyper_util::rt::TokioIo;
+use rustix::net::{RecvFlags, recv};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
@@ -260,15 +262,21 @@ impl Socket {
         }
     }
 
+    /// The peer's address and our own; `None` for a Unix socket, and for a connection that has failed already.
+    #[must_use]
+    pub fn ends(&self) -> Option<preamble::Ends> {
+        match self {
+            Self::Tcp(half) => Some((tcp_of(half).peer_addr().ok()?, tcp_of(half).local_addr().ok()?)),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Whether both ends of the connection have the same address: then the peer runs on this machine. (A Unix socket's
     /// always does.)
     #[must_use]
     pub fn is_of_this_machine(&self) -> bool {
         match self {
-            Self::Tcp(half) => {
-                let (own, peer) = (tcp_of(half).local_addr(), tcp_of(half).peer_addr());
-                matches!((own, peer), (Ok(own), Ok(peer)) if own.ip() == peer.ip())
-            }
+            Self::Tcp(_) => self.ends().is_some_and(|(peer, own)| peer.ip() == own.ip()),
             Self::Unix(_) => true,
         }
     }
@@ -299,6 +307,52 @@ impl Socket {
             Self::Tcp(half) => SockRef::from(tcp_of(half)).set_linger(now),
             Self::Unix(_) => Ok(()),
         };
+    }
+
+    /// Wait until something has come; true when it is the peer's end.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub async fn readable(&self) -> io::Result<bool> {
+        let ready = match self {
+            Self::Tcp(half) => tcp_of(half).ready(Interest::READABLE).await?,
+            Self::Unix(half) => unix_of(half).ready(Interest::READABLE).await?,
+        };
+        Ok(ready.is_read_closed())
+    }
+
+    /// Look at the first bytes that have come, and leave them there. While they tell nothing this is
+    /// [`io::ErrorKind::WouldBlock`], and [`Socket::readable`] waits for more.
+    ///
+    /// # Errors
+    /// That, or the connection failed.
+    pub fn peek_at<T>(&self, first: &mut [u8], tell: impl Fn(&[u8]) -> Option<T>) -> io::Result<T> {
+        let mut look = |fd: BorrowedFd<'_>| {
+            let (count, _) = recv(fd, &mut *first, RecvFlags::PEEK)?;
+            tell(&first[..count]).ok_or_else(|| io::ErrorKind::WouldBlock.into())
+        };
+        match self {
+            Self::Tcp(half) => {
+                let stream = tcp_of(half);
+                stream.try_io(Interest::READABLE, || look(stream.as_fd()))
+            }
+            Self::Unix(half) => {
+                let stream = unix_of(half);
+                stream.try_io(Interest::READABLE, || look(stream.as_fd()))
+            }
+        }
+    }
+
+    /// Take what has come, as far as there is room, without waiting and whatever the event loop knows.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`], or the connection failed.
+    pub fn take(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        let fd = match self {
+            Self::Tcp(half) => tcp_of(half).as_fd(),
+            Self::Unix(half) => unix_of(half).as_fd(),
+        };
+        Ok(recv(fd, bytes, RecvFlags::empty())?.1)
     }
 
     fn peek(&self) -> io::Result<usize> {

@@ -10,6 +10,7 @@ use super::model::{
     Aim, App, Config, Errors, Headers, HttpProbe, Initial, Limits, Listener, Page, Probe, Service, WhenLast,
 };
 use super::{AccessFormat, ContentHash, HostHeader, HostPattern, Role};
+use crate::wire::preamble;
 
 /// One line for each change from `old` to `new`; empty when they mean the same.
 ///
@@ -255,6 +256,7 @@ fn process(config: &Config) -> Flat {
     limits("limits", &config.limits, &mut flat);
     errors("errors", &config.errors, &mut flat);
     flat.put("limits.connections", config.limits.connections);
+    flat.put("limits.h2_streams", config.limits.h2_streams);
     flat
 }
 
@@ -321,6 +323,11 @@ fn app(app: &App, above: &Errors) -> Flat {
     flat.put(
         &key("switch.require"),
         if app.switch.require_healthy { "healthy" } else { "" },
+    );
+    let sends = app.send_proxy_protocol;
+    flat.put(
+        &key("send_proxy_protocol"),
+        sends.map_or("", preamble::Version::as_str),
     );
     flat.put(&key("switch.verify"), app.switch.verify);
     flat.put(&key("balance.policy"), app.balance.policy.as_str());

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::rollout::{ByColor, Color};
 use crate::tls;
+use crate::wire::preamble;
 
 pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
 pub use resilience::{Balance, Policy, Retry};
@@ -189,6 +190,8 @@ pub struct Limits {
     /// Open client connections of the process; already resolved from the descriptor limit, never 0.
     /// (Process-wide: an app's own value is not possible, because a connection has no app yet.)
     pub connections: usize,
+    /// Requests at once over one HTTP/2 connection; more are refused and may be sent again. Process-wide as well.
+    pub h2_streams: u32,
     /// From accept to the first complete head, and from the first byte of a later head to its end.
     pub client_header_timeout: Duration,
     /// Between two requests of a connection.
@@ -222,6 +225,8 @@ pub struct App {
     pub retry: Retry,
     /// `[app.NAME.errors]`
     pub errors: Errors,
+    /// Connections to its endpoints begin with a PROXY header of this version.
+    pub send_proxy_protocol: Option<preamble::Version>,
     /// `[app.NAME.switch]`
     pub switch: Switch,
     /// What chooses between its colors.

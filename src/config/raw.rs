@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-pub(super) use edge::{Errors, IdFrom, Problem, Respond, Trace};
+pub(super) use edge::{Errors, IdFrom, Problem, ProxyVersion, Respond, Trace};
 pub(super) use resilience::{Balance, Policy, Retry};
 pub(super) use traffic::{Affinity, Aim, Failover, Hold, Preview, Rule, RuleColor};
 
@@ -236,8 +236,8 @@ pub(super) struct Tls {
     /// The oldest version that is spoken.
     #[schemars(extend("default" = "1.2"))]
     pub(super) min_version: Option<At<TlsVersion>>,
-    /// Protocols offered to clients.
-    #[schemars(extend("minItems" = 1, "default" = ["http/1.1"]))]
+    /// Protocols offered to clients, the best first.
+    #[schemars(extend("minItems" = 1, "default" = ["h2", "http/1.1"]))]
     pub(super) alpn: Option<Vec<Alpn>>,
     /// Clients must show a certificate that this PEM file's have signed; read at start.
     pub(super) client_ca: Option<At<String>>,
@@ -266,6 +266,8 @@ pub(super) enum TlsVersion {
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 pub(super) enum Alpn {
+    #[serde(rename = "h2")]
+    Http2,
     #[serde(rename = "http/1.1")]
     Http1,
 }
@@ -288,6 +290,9 @@ pub(super) struct Limits {
     /// Open client connections; 0 = from the file descriptor limit.
     #[schemars(range(min = 0, max = 10_000_000), extend("default" = 0))]
     pub(super) connections: Option<At<i64>>,
+    /// Requests at once over one HTTP/2 connection.
+    #[schemars(range(min = 1, max = 100_000), extend("default" = 256))]
+    pub(super) h2_streams: Option<At<i64>>,
     /// From accept to the first complete request head, TLS handshake included.
     #[schemars(extend("default" = "10s"))]
     pub(super) client_header_timeout: Option<At<DurationText>>,
@@ -331,6 +336,8 @@ pub(super) struct App {
     pub(super) retry: Retry,
     /// Over those of [errors], key by key.
     pub(super) errors: Errors,
+    /// Connections to its endpoints begin with a PROXY header that names the client.
+    pub(super) send_proxy_protocol: Option<At<ProxyVersion>>,
     /// How TLS is spoken to `https://` endpoints.
     pub(super) tls: UpstreamTls,
     /// What a switch needs.

@@ -292,12 +292,6 @@ impl Shape<'_, '_, '_> {
             return true;
         }
         let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
-        if path.ends_with(&["tls", "alpn"]) && text == "h2" {
-            let message = "HTTP/2 (`h2`) is not built in this version".to_owned();
-            self.findings
-                .error(span, "not_built", message, "use `http/1.1` alone".to_owned());
-            return false;
-        }
         if path.ends_with(&["switch", "require"]) {
             let message = format!("no gate is called {}", quoted(text));
             let hint = "only `healthy` is built in this version".to_owned();
@@ -412,7 +406,6 @@ impl Shape<'_, '_, '_> {
 fn not_built(path: &[&str]) -> bool {
     match path {
         ["fleet" | "notify"] => true,
-        ["limits", "h2_streams"] | ["app", _, "limits", "h2_streams"] => true,
         ["app", _, key] => [
             "skew",
             "mirror",

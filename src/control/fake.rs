@@ -272,6 +272,7 @@ pub(crate) fn probe(color: Color, healthy: bool) -> Probe {
             address: EndpointAddress::plain(Address::Ip(address)),
             target: Target::Tcp(address),
             tls: None,
+            preamble: None,
         },
         report: ProbeReport {
             asked: "GET http://127.0.0.1:8001/healthz".to_owned(),

@@ -15,10 +15,15 @@ use tokio::time::Instant;
 use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::exchange::{CUT_BY_CLIENT, ENDED_BY_POLICY, Exchange};
+use super::headers::prepare_trailers;
 use super::sse::{Events, Wish};
 use super::worker::Worker;
 use crate::config::Timeouts;
 use crate::upstream::Line;
+
+/// The most of an answer that HTTP/2 gets at once. A client that has no room for so much within
+/// `client_idle_timeout` is let go.
+const PIECE: usize = 32 * 1024;
 
 /// A request's body on its way to the app.
 pub(super) struct RequestBody {
@@ -41,6 +46,7 @@ pub(super) struct Upload {
     error: Cell<Option<ProxyError>>,
     ended: Cell<bool>,
     progress: Cell<Instant>,
+    is_http2: bool,
     /// It goes out as a stream among others: whoever reads it must be told when it is given up.
     shared: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -69,6 +75,7 @@ impl Upload {
             error: Cell::new(None),
             ended: Cell::new(false),
             progress: Cell::new(Instant::now()),
+            is_http2: exchange.serving().stream().is_some(),
             shared: Cell::new(false),
             waker: RefCell::new(None),
         })
@@ -250,13 +257,18 @@ impl Body for RequestBody {
         };
         this.waiting_since = None;
         Poll::Ready(match polled {
-            Some(Ok(frame)) => Some(watched.take(&frame).map(|()| {
+            Some(Ok(mut frame)) => Some(watched.take(&frame).map(|()| {
+                if let Some(trailers) = frame.trailers_mut() {
+                    prepare_trailers(trailers);
+                }
                 if this.has_ended() {
                     watched.end();
                 }
                 frame
             })),
             Some(Err(_)) => Some(Err(watched.fail(ProxyError::ClientGone))),
+            // A client may reset a stream for no error, and hyper then says that the body is over: it is not whole.
+            None if watched.is_http2 && !this.has_ended() => Some(Err(watched.fail(ProxyError::ClientGone))),
             None => {
                 watched.end();
                 None
@@ -298,6 +310,8 @@ enum Reply {
 struct Download {
     inner: Incoming,
     primed: Option<Primed>,
+    /// What is left of a frame that goes out in pieces.
+    rest: Bytes,
     /// It is an event stream. Stands before the exchange, because it goes before it: see [`Claim::mark_stream`].
     ///
     /// [`Claim::mark_stream`]: crate::upstream::Claim::mark_stream
@@ -349,6 +363,7 @@ impl ReplyBody {
         let download = Download {
             inner,
             primed,
+            rest: Bytes::new(),
             exchange,
             worker,
             line: Some(line),
@@ -433,7 +448,10 @@ impl Download {
         };
         self.waiting_since = None;
         match polled {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    prepare_trailers(trailers);
+                }
                 self.finish_if_ended();
                 Poll::Ready(Some(Ok(match &mut self.events {
                     None => frame,
@@ -454,6 +472,31 @@ impl Download {
                 Poll::Ready(None)
             }
         }
+    }
+
+    /// The same for HTTP/2, in pieces: each that is asked for is a sign that the client takes some.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(stream) = self.exchange.serving().stream() {
+            stream.has_room();
+        }
+        if self.rest.is_empty() {
+            match ready!(self.poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                other => return Poll::Ready(other),
+            }
+        }
+        let piece = self.rest.split_to(self.rest.len().min(PIECE));
+        if let Some(stream) = self.exchange.serving().stream() {
+            stream.hands_out();
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_over_http2(&self) -> bool {
+        self.exchange.serving().stream().is_some()
     }
 
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Primed>> {
@@ -529,9 +572,13 @@ impl Body for ReplyBody {
                 let text = text.take();
                 if let (Some(exchange), Some(text)) = (exchange, &text) {
                     exchange.sent(text.len() as u64);
+                    if let Some(stream) = exchange.serving().stream() {
+                        stream.hands_out();
+                    }
                 }
                 Poll::Ready(text.map(|text| Ok(Frame::data(text))))
             }
+            Reply::Upstream(download) if download.is_over_http2() => download.poll_piece(cx),
             Reply::Upstream(download) => download.poll_frame(cx),
         }
     }
@@ -539,7 +586,9 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Reply::Own(text, _) => text.is_none(),
-            Reply::Upstream(download) => download.primed.is_none() && download.inner.is_end_stream(),
+            Reply::Upstream(download) => {
+                download.rest.is_empty() && download.primed.is_none() && download.inner.is_end_stream()
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! One client connection: hyper parses it, this bounds it in time and ends it well.
+//! One client connection: hyper parses it, this bounds it in time and ends it well. HTTP/1 here, [`http2`] beside it.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
@@ -14,14 +14,18 @@ use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::forward::forward;
-use super::front::{Front, Opened, shake_hands};
+use super::front::{Front, Opened, look_at, shake_hands};
 use super::headers::Peer;
+use super::http2::{self, Many};
 use super::preamble;
+use super::preface::Protocol;
 use super::reply;
+use super::serving::Serving;
 use super::tunnel::Tunnel;
 use super::worker::Worker;
 use crate::config::Limits;
 use crate::tls::Transport;
+use crate::wire::preamble::Ends;
 use crate::wire::{Io, Socket, Stream, Watch};
 
 /// hyper's least buffer; a smaller `header_bytes` is held by its own bound.
@@ -69,7 +73,12 @@ pub(super) struct Client {
     last: Cell<bool>,
     /// The app has switched protocols: what follows HTTP on this connection.
     tunnel: RefCell<Option<Tunnel>>,
+    /// Its streams, if it speaks HTTP/2: then what is said of *the* request above says nothing.
+    many: Option<Rc<Many>>,
 }
+
+/// Since when a client takes nothing, and how many bytes it had taken then.
+pub(super) type Blocked = Option<(Instant, u64)>;
 
 /// Why a connection is over.
 enum End {
@@ -87,6 +96,13 @@ impl Client {
         self.phase.set(Phase::Busy);
         self.upload_done.set(!has_body);
         self.closes_to_end.set(closes_to_end);
+    }
+
+    /// Its address and the one that it connected to: a balancer's word, or the connection's own. `None` over a Unix
+    /// socket.
+    pub(super) fn addresses(&self) -> Option<Ends> {
+        let told = self.peer.ends.as_deref().copied();
+        told.or_else(|| self.socket.ends())
     }
 
     /// The request claimed an endpoint through this gate.
@@ -112,6 +128,9 @@ impl Client {
 
     /// The time of a gate's requests is over. A client that takes nothing would not notice that its answer was cut.
     pub(super) fn cut(&self, gates: &[u64]) {
+        if let Some(many) = &self.many {
+            return many.cut(gates);
+        }
         if self.phase.get() == Phase::Busy && self.watch.is_blocked() && gates.contains(&self.gate.get()) {
             self.doomed.set(true);
             self.wake();
@@ -139,10 +158,27 @@ impl Client {
             .set(Phase::Idle(Instant::now(), self.watch.bytes_read()));
     }
 
+    /// The process shuts down. HTTP/1 says so with its next answer.
+    pub(super) fn stop(&self) {
+        if self.many.as_ref().is_some_and(|many| many.stop()) {
+            self.wake();
+        }
+    }
+
     /// Close it now if it is between two requests. For the end of a shutdown's linger.
     pub(super) fn dismiss(&self) {
         self.dismissed.set(true);
         self.wake();
+    }
+
+    /// Whether the shutdown's linger is over.
+    pub(super) fn is_dismissed(&self) -> bool {
+        self.dismissed.get()
+    }
+
+    /// The connection's task asks to be woken.
+    pub(super) fn wakes(&self, cx: &Context<'_>) {
+        self.waker.get_or_init(|| cx.waker().clone());
     }
 
     fn wake(&self) {
@@ -151,11 +187,16 @@ impl Client {
         }
     }
 
+    /// Let the kernel ask whether a silent client is still there.
+    pub(super) fn keep_alive(&self) {
+        self.socket.keep_alive();
+    }
+
     fn poll_end(
         &self,
         cx: &mut Context<'_>,
         timer: &mut Deadline,
-        blocked: &mut Option<(Instant, u64)>,
+        blocked: &mut Blocked,
         limits: &Limits,
     ) -> Poll<End> {
         if let Phase::Idle(_, before) = self.phase.get()
@@ -183,26 +224,40 @@ impl Client {
         &self,
         cx: &mut Context<'_>,
         timer: &mut Deadline,
-        blocked: &mut Option<(Instant, u64)>,
+        blocked: &mut Blocked,
         patience: Duration,
     ) -> Poll<End> {
         if self.doomed.get() {
             return Poll::Ready(End::Reset);
         }
-        if self.watch.is_blocked() {
-            // A slow client is blocked at the end of every poll, and yet takes something: count from the last byte.
-            let written = self.watch.bytes_written();
-            let (since, before) = *blocked.get_or_insert_with(|| (Instant::now(), written));
-            let since = if before == written { since } else { Instant::now() };
-            *blocked = Some((since, written));
-            return timer.poll(cx, since + patience).map(|()| End::TimedOut(false));
+        if let Some(over) = self.poll_blocked(cx, timer, blocked, patience) {
+            return over.map(|()| End::TimedOut(false));
         }
-        *blocked = None;
         if self.upload_done.get() {
             self.socket.poll_reset(cx).map(|()| End::Reset)
         } else {
             Poll::Pending
         }
+    }
+
+    /// `None` while the client takes what is written to it; else whether its time for that is over.
+    pub(super) fn poll_blocked(
+        &self,
+        cx: &mut Context<'_>,
+        timer: &mut Deadline,
+        blocked: &mut Blocked,
+        patience: Duration,
+    ) -> Option<Poll<()>> {
+        if !self.watch.is_blocked() {
+            *blocked = None;
+            return None;
+        }
+        // A slow client is blocked at the end of every poll, and yet takes something: count from the last byte.
+        let written = self.watch.bytes_written();
+        let (since, before) = *blocked.get_or_insert_with(|| (Instant::now(), written));
+        let since = if before == written { since } else { Instant::now() };
+        *blocked = Some((since, written));
+        Some(timer.poll(cx, since + patience))
     }
 }
 
@@ -220,15 +275,10 @@ async fn serve_plain_since(
 ) {
     let limits = worker.shared.published.load().edge.limits;
     let socket = stream.socket();
-    serve(
-        worker,
-        front,
-        Opened::plain(stream, peer),
-        socket,
-        limits,
-        accepted,
-    )
-    .await;
+    let deadline = accepted + limits.client_header_timeout;
+    if let Some(opened) = look_at(&worker, stream, peer, deadline).await {
+        serve(worker, front, opened, socket, limits, accepted).await;
+    }
 }
 
 /// Serve a client whose connection a balancer has passed on, with a PROXY header before its first byte. The header's
@@ -283,8 +333,8 @@ async fn serve(
     limits: Limits,
     accepted: Instant,
 ) {
-    let is_tls = opened.transport.is_tls();
     let (io, watch) = Io::new(opened.transport);
+    let many = (opened.protocol == Protocol::Http2).then(|| Rc::new(Many::new(accepted)));
     let client = Rc::new(Client {
         peer: Rc::new(opened.peer),
         front,
@@ -300,17 +350,35 @@ async fn serve(
         closes_to_end: Cell::new(false),
         last: Cell::new(false),
         tunnel: RefCell::new(None),
+        many: many.clone(),
     });
     let _listed = worker.list_client(&client);
+    match many {
+        None => serve_http1(worker, client, io, limits, accepted).await,
+        // Boxed: connections in HTTP/1 must not pay for its size.
+        Some(many) => Box::pin(http2::serve(worker, client, many, io, limits)).await,
+    }
+}
+
+async fn serve_http1(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    io: Io<Transport>,
+    limits: Limits,
+    accepted: Instant,
+) {
     let service = {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
-        service_fn(move |request| forward(Rc::clone(&worker), Rc::clone(&client), request))
+        service_fn(move |request| {
+            let serving = Serving::alone(&client, &request);
+            forward(Rc::clone(&worker), serving, request)
+        })
     };
     let mut connection = builder(&limits).serve_connection(io, service);
     let mut timer = Deadline::new(accepted + limits.client_header_timeout);
     let mut blocked = None;
     let end = std::future::poll_fn(|cx| {
-        client.waker.get_or_init(|| cx.waker().clone());
+        client.wakes(cx);
         if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(End::Served(result));
         }
@@ -335,7 +403,7 @@ async fn serve(
                 linger(connection.into_parts().io.into_inner()).await;
             }
         }
-        End::TimedOut(false) if is_tls && !client.watch.is_blocked() => {
+        End::TimedOut(false) if !client.watch.is_blocked() => {
             say_goodbye(connection.into_parts().io.into_inner()).await;
         }
         End::Reset | End::TimedOut(false) => {}
@@ -379,7 +447,7 @@ async fn linger(mut stream: Transport) {
 }
 
 /// hyper is out of the way; one short write, and no waiting for a client that takes nothing.
-async fn say_timeout(mut stream: Transport) {
+pub(super) async fn say_timeout(mut stream: Transport) {
     let say = async {
         stream.write_all(reply::HEAD_TIMEOUT).await?;
         stream.shutdown().await
@@ -390,5 +458,8 @@ async fn say_timeout(mut stream: Transport) {
 
 /// An orderly end of TLS, so that the client need not wonder whether something was cut off.
 async fn say_goodbye(mut stream: Transport) {
+    if !stream.is_tls() {
+        return;
+    }
     let _ = tokio::time::timeout(Duration::from_secs(1), stream.shutdown()).await;
 }

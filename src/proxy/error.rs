@@ -30,6 +30,8 @@ pub(super) enum ProxyError {
     BodyTooLarge,
     /// The request's target is longer than allowed.
     TargetTooLong,
+    /// The request has more fields than allowed.
+    TooManyFields,
     /// The client went away before there was an answer.
     ClientGone,
     /// The color has no endpoint that can take it.
@@ -65,6 +67,7 @@ impl ProxyError {
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             // Never sent; 499 in the log.
             Self::ClientGone => StatusCode::BAD_REQUEST,
             Self::NoHealthyEndpoint | Self::Maintenance | Self::HoldOverflow => {
@@ -84,6 +87,7 @@ impl ProxyError {
             Self::BodyTimeout => "request body timeout",
             Self::BodyTooLarge => "request body too large",
             Self::TargetTooLong => "request target too long",
+            Self::TooManyFields => "too many header fields",
             Self::ClientGone => "client went away",
             Self::NoHealthyEndpoint => "no healthy endpoint",
             Self::Maintenance => "maintenance",
@@ -108,6 +112,7 @@ impl ProxyError {
             | Self::BodyTimeout
             | Self::BodyTooLarge
             | Self::TargetTooLong
+            | Self::TooManyFields
             | Self::ClientGone => Side::Downstream,
             Self::NoHealthyEndpoint
             | Self::ConnectTimeout
@@ -124,7 +129,11 @@ impl ProxyError {
     pub(super) const fn closes(self) -> bool {
         matches!(
             self,
-            Self::Malformed(_) | Self::BodyTimeout | Self::BodyTooLarge | Self::TargetTooLong
+            Self::Malformed(_)
+                | Self::BodyTimeout
+                | Self::BodyTooLarge
+                | Self::TargetTooLong
+                | Self::TooManyFields
         )
     }
 }

@@ -11,10 +11,10 @@ use http::{Method, Uri, Version};
 
 use super::client::Client;
 use super::error::{ProxyError, Side};
-use super::forward::Serving;
 use super::headers::Peer;
 use super::location::Names;
 use super::origin::Origin;
+use super::serving::Serving;
 use super::trace::{TRACEPARENT, trace_id};
 use super::worker::Worker;
 use crate::config::{Errors, Problem, Trace};
@@ -106,7 +106,7 @@ impl Exchange {
 
     /// A lane was chosen and an endpoint claimed; on a second try this replaces the first.
     pub(super) fn claimed(&self, lane: &Arc<Lane>, claim: Claim) {
-        self.serving.client().goes_through(claim.gate());
+        self.serving.goes_through(claim.gate());
         *self.claim.borrow_mut() = Some(claim);
         self.counted_by(&lane.cells);
         *self.lane.borrow_mut() = Some(Arc::clone(lane));
@@ -194,8 +194,12 @@ impl Exchange {
 
     /// The answer was cut short, and why.
     pub(super) fn cut(&self, why: &'static str) {
-        self.cut.set(Some(why));
-        self.serving.client().answer_cut();
+        self.cut.set(Some(self.serving.answer_cut(why)));
+    }
+
+    /// The request as the client's connection knows it.
+    pub(super) fn serving(&self) -> &Serving {
+        &self.serving
     }
 
     /// The client's connection.
@@ -226,7 +230,7 @@ impl Exchange {
 
     /// The request's body is through.
     pub(super) fn uploaded(&self) {
-        self.serving.client().uploaded();
+        self.serving.uploaded();
     }
 
     /// Body bytes that came from the client.
@@ -349,6 +353,7 @@ impl Drop for Exchange {
         let duration = self.start.elapsed();
         if self.status.get() == 0 {
             self.refused(ProxyError::ClientGone);
+            self.serving.taken_back();
         }
         let status = self.status.get();
         match self.cells.borrow().as_deref() {

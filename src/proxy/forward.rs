@@ -14,7 +14,6 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::body::{ReplyBody, RequestBody, Upload};
-use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers::{
@@ -27,8 +26,9 @@ use super::refusal::{Accepts, refuse};
 use super::reply;
 use super::retry::{BodyState, Spare, Tries, kind_of};
 use super::send::{connect_error, line_for, may_repeat, send};
+use super::serving::Serving;
 use super::sse::Events;
-use super::target::{check_coding, check_head, origin_form};
+use super::target::{check_coding, check_head, origin_form, settle_http2};
 use super::upgrade;
 use super::worker::{Proof, Worker};
 use crate::config::HostHeader;
@@ -38,11 +38,17 @@ use crate::upstream::Line;
 /// Serve one request: route, choose, claim, prepare, send, answer. Recording happens when the [`Exchange`] drops.
 pub(super) async fn forward(
     worker: Rc<Worker>,
-    client: Rc<Client>,
+    serving: Serving,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Infallible> {
-    let (head, body) = request.into_parts();
-    let serving = Serving::begin(client, &head, &body);
+    let (mut head, body) = request.into_parts();
+    let is_http2 = head.version == Version::HTTP_2;
+    let settled = if is_http2 {
+        let table = worker.shared.published.load();
+        settle_http2(&mut head, table.edge.limits.header_count)
+    } else {
+        Ok(())
+    };
     let exchange = Exchange::begin(&worker, serving, &head);
     let was_http10 = head.version == Version::HTTP_10;
     let is_http1 = head.version <= Version::HTTP_11;
@@ -50,12 +56,16 @@ pub(super) async fn forward(
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
     let front = Rc::clone(&exchange.client().front);
     let accepts = Accepts::of(&head.headers);
-    let own = own_answer(&worker, &exchange, &head);
+    let own = settled
+        .is_ok()
+        .then(|| own_answer(&worker, &exchange, &head))
+        .flatten();
     let mut closes = worker.stopping() || (expects && (front.redirect.is_some() || own.is_some()));
-    let outcome = match (own, front.redirect) {
-        (Some(own), _) => Ok(own),
-        (None, Some(status)) => redirect(status, &exchange, &head).map_err(Failure::from),
-        (None, None) => attempt(&worker, &exchange, head, body).await,
+    let outcome = match (settled, own, front.redirect) {
+        (Err(error), ..) => Err(error.into()),
+        (Ok(()), Some(own), _) => Ok(own),
+        (Ok(()), None, Some(status)) => redirect(status, &exchange, &head).map_err(Failure::from),
+        (Ok(()), None, None) => attempt(&worker, &exchange, head, body).await,
     };
     let mut response = match outcome {
         Ok(response) => response,
@@ -76,6 +86,11 @@ pub(super) async fn forward(
             .entry(STRICT_TRANSPORT_SECURITY)
             .or_insert_with(|| hsts.clone());
     }
+    if is_http2 {
+        // No field says so there, and the connection stays.
+        response.headers_mut().remove(CONNECTION);
+        return Ok(response);
+    }
     if closes {
         response
             .headers_mut()
@@ -85,27 +100,6 @@ pub(super) async fn forward(
         *response.version_mut() = Version::HTTP_11;
     }
     Ok(response)
-}
-
-/// The client's connection is busy as long as this lives: until both bodies of the request are through.
-pub(super) struct Serving(Rc<Client>);
-
-impl Serving {
-    fn begin(client: Rc<Client>, head: &http::request::Parts, body: &Incoming) -> Self {
-        client.begins(!body.is_end_stream(), head.version == Version::HTTP_10);
-        Self(client)
-    }
-
-    /// Whose request it is.
-    pub(super) fn client(&self) -> &Client {
-        &self.0
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.0.ends();
-    }
 }
 
 /// Why a request is answered by the proxy itself.
@@ -474,7 +468,7 @@ async fn carry(
     if events.is_some() {
         line.carries_stream();
         // A stream ends by its policy, not with its gate's requests.
-        exchange.client().goes_through(0);
+        exchange.serving().goes_through(0);
     }
     let (exchange, timeouts) = (Rc::clone(exchange), &lane.settings.timeouts);
     let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, timeouts, events, upload).await;

@@ -8,7 +8,9 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
+use super::client::say_timeout;
 use super::headers::Peer;
+use super::preface::{Protocol, spoken};
 use super::respond::OwnAnswers;
 use super::worker::{LINGER, Phase, Worker};
 use crate::config::{Aim, Listener};
@@ -81,16 +83,37 @@ pub(super) struct Opened {
     pub(super) peer: Peer,
     /// The server name that the client asked for.
     pub(super) name: Option<Box<str>>,
+    pub(super) protocol: Protocol,
 }
 
-impl Opened {
-    pub(super) fn plain(stream: Stream, peer: Peer) -> Self {
-        Self {
-            transport: Transport::Plain(stream),
-            peer,
-            name: None,
+/// A connection in clear text, once its client has shown which protocol it speaks. None: it has not, until the
+/// `deadline`, or a shutdown did not wait for it.
+pub(super) async fn look_at(
+    worker: &Rc<Worker>,
+    stream: Stream,
+    peer: Peer,
+    deadline: Instant,
+) -> Option<Opened> {
+    let socket = stream.socket();
+    let transport = Transport::Plain(stream);
+    let spoken = tokio::select! {
+        spoken = timeout_at(deadline, spoken(&socket)) => spoken,
+        () = shutdown_lingered(worker) => return None,
+    };
+    let Ok(protocol) = spoken else {
+        // Half a preface, which may be half a method: what HTTP/1 says to half a head.
+        if socket.take(&mut [0; 64]).is_ok_and(|count| count > 0) {
+            worker.head_timed_out();
+            say_timeout(transport).await;
         }
-    }
+        return None;
+    };
+    Some(Opened {
+        transport,
+        peer,
+        name: None,
+        protocol,
+    })
 }
 
 /// Shake hands, until `deadline` at most. None: there is no connection, and that is counted and told.
@@ -113,12 +136,14 @@ pub(super) async fn shake_hands(
                 subject,
                 is_tls13,
                 resumed,
+                is_h2,
             } = session;
             cells.shaken(is_tls13, resumed);
             Some(Opened {
                 transport,
                 peer: peer.through_tls(subject.as_deref()),
                 name,
+                protocol: if is_h2 { Protocol::Http2 } else { Protocol::Http1 },
             })
         }
         Ok(Err(error)) if left(&error) => {

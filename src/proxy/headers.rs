@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{
-    CONNECTION, COOKIE, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 use super::origin::{self, Origin};
@@ -98,6 +98,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Trailers are passed on without what is meant for one connection or frames and routes a message (RFC 9110 §6.5.1).
+pub(super) fn prepare_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    for name in [TE, TRAILER, HOST, CONTENT_LENGTH] {
+        trailers.remove(name);
+    }
+}
+
 fn strip_named(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -108,7 +116,7 @@ fn strip_named(headers: &mut HeaderMap) {
     headers.remove(CONNECTION);
     for name in named {
         // Naming what frames or routes the message must not take it away; `TE` is looked at by the caller.
-        let kept = [HOST, http::header::CONTENT_LENGTH, TE, http::header::TRAILER];
+        let kept = [HOST, CONTENT_LENGTH, TE, TRAILER];
         if !kept.contains(&name) {
             headers.remove(name);
         }

@@ -22,7 +22,7 @@ use super::worker::Worker;
 use crate::config::Protocol;
 use crate::routing::Lane;
 use crate::tls::Offer;
-use crate::upstream::{Claim, ConnectError, Endpoint, Line, LineState};
+use crate::upstream::{Claim, ConnectError, Endpoint, Line, LineState, Whose};
 
 /// How often a request that was never sent goes out again: pooled connections may all have died at once.
 const RESENDS: u32 = 8;
@@ -162,16 +162,25 @@ pub(super) async fn line_for(
     may_repeat: bool,
     switches: bool,
 ) -> Result<Line<RequestBody>, ConnectError> {
-    let about = |claim: &Claim| (claim.endpoint().id, claim.endpoint().key.address.protocol);
-    let (id, protocol) = exchange.with_claim(about).unwrap_or((0, Protocol::Http1));
-    // What wants to switch protocols needs HTTP/1.1 and a connection of its own, where that can be had.
-    let offer = if switches && protocol == Protocol::Https {
+    let about = |claim: &Claim| {
+        let key = &claim.endpoint().key;
+        (claim.endpoint().id, key.address.protocol, key.preamble.is_some())
+    };
+    let (id, protocol, tells) = exchange.with_claim(about).unwrap_or((0, Protocol::Http1, false));
+    let whose = if tells {
+        Whose::Client(exchange.client().addresses())
+    } else {
+        Whose::Anybody
+    };
+    // What wants to switch protocols needs HTTP/1.1 and a connection of its own, where that can be had; and so does
+    // what goes over a connection that names its client.
+    let offer = if (switches && protocol == Protocol::Https) || tells {
         Offer::Http1
     } else {
         Offer::All
     };
     let now = StdInstant::now();
-    if let Some(line) = worker.connections.take(id, now, !may_repeat, offer) {
+    if let Some(line) = worker.connections.take(id, whose, now, !may_repeat, offer) {
         return Ok(line);
     }
     let Some(endpoint) = exchange.with_claim(|claim| Arc::clone(claim.endpoint())) else {
@@ -180,7 +189,7 @@ pub(super) async fn line_for(
     let settings = &lane.settings;
     let opened = worker
         .connections
-        .open(&endpoint, &settings.timeouts, &settings.limits, offer)
+        .open(&endpoint, whose, &settings.timeouts, &settings.limits, offer)
         .await;
     match &opened {
         Ok(_) => endpoint.connected(),

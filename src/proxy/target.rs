@@ -1,6 +1,6 @@
 //! What a request is for: the host and target of its head.
 
-use http::header::{HOST, HeaderMap, TRANSFER_ENCODING};
+use http::header::{COOKIE, Entry, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Uri, Version};
 
 use super::error::ProxyError;
@@ -51,6 +51,50 @@ pub(super) fn check_head<'b>(
         .ok_or(ProxyError::Malformed("invalid Host field"))
 }
 
+/// Write a head that came over HTTP/2 as HTTP/1.1 has it, so that everything behind sees one form: the authority in
+/// `Host`, the target in origin form, one `Cookie` (RFC 9113 §8.2.3, §8.3.1). What may not be is refused by
+/// [`check_head`] then, or here; so are more fields than `fields_max`, which hyper counts in HTTP/1 alone.
+pub(super) fn settle_http2(head: &mut http::request::Parts, fields_max: usize) -> Result<(), ProxyError> {
+    join_cookies(&mut head.headers);
+    if head.headers.len() > fields_max {
+        return Err(ProxyError::TooManyFields);
+    }
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    let asterisk = target == "*" && head.method == Method::OPTIONS;
+    if !target.starts_with('/') && !asterisk && head.method != Method::CONNECT {
+        return Err(ProxyError::Malformed("invalid :path"));
+    }
+    if let Some(authority) = head.uri.authority() {
+        let value = HeaderValue::try_from(authority.as_str())
+            .map_err(|_| ProxyError::Malformed("invalid :authority"))?;
+        // §8.3.1: a Host that names another place makes the request malformed.
+        let mut hosts = head.headers.get_all(HOST).iter();
+        if hosts.any(|host| !host.as_bytes().eq_ignore_ascii_case(value.as_bytes())) {
+            return Err(ProxyError::Malformed("Host is not :authority"));
+        }
+        head.headers.insert(HOST, value);
+    }
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = head.uri.path_and_query().cloned();
+    head.uri = Uri::from_parts(parts).map_err(|_| ProxyError::Malformed("invalid :path"))?;
+    Ok(())
+}
+
+/// Clients may split `Cookie` so that it compresses better; HTTP/1 has one.
+fn join_cookies(headers: &mut HeaderMap) {
+    let Entry::Occupied(mut cookies) = headers.entry(COOKIE) else {
+        return;
+    };
+    if cookies.iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = cookies.iter().map(HeaderValue::as_bytes).collect();
+    // Valid values joined by valid bytes.
+    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        cookies.insert(joined);
+    }
+}
+
 /// `/path`, `http://host/path`, or `OPTIONS *`. hyper also takes `a:80` for an authority, and `://a/` for a URL.
 fn is_for_a_proxy(head: &http::request::Parts) -> bool {
     let uri = &head.uri;
@@ -78,8 +122,72 @@ pub(super) fn origin_form(uri: &Uri, strip: Option<&str>) -> Uri {
     let rest = strip
         .and_then(|prefix| target.strip_prefix(prefix))
         .unwrap_or(target);
-    if rest.starts_with('/') {
+    if rest.starts_with('/') || rest == "*" {
         return rest.parse().unwrap_or(Uri::from_static("/"));
     }
     format!("/{rest}").parse().unwrap_or(Uri::from_static("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn settled(
+        method: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<http::request::Parts, ProxyError> {
+        let mut request = Request::builder()
+            .version(Version::HTTP_2)
+            .method(method)
+            .uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (mut head, ()) = request.body(()).unwrap().into_parts();
+        settle_http2(&mut head, 4).map(|()| head)
+    }
+
+    #[test]
+    fn a_head_of_http2_is_told_in_the_words_of_http1() {
+        let crumbs = [("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")];
+        let head = settled("GET", "https://shop.test:8443/a?b", &crumbs).unwrap();
+        assert_eq!(head.uri, "/a?b");
+        assert_eq!(head.headers["host"], "shop.test:8443");
+        let cookies: Vec<_> = head.headers.get_all("cookie").iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=3"]);
+        let head = settled("GET", "http://shop.test/", &[("host", "SHOP.test")]).unwrap();
+        assert_eq!(head.headers.get_all("host").iter().count(), 1);
+        assert_eq!(settled("OPTIONS", "*", &[("host", "h")]).unwrap().uri, "*");
+    }
+
+    #[test]
+    fn one_request_names_one_place() {
+        let authority = "http://shop.test/";
+        for hosts in [
+            &["evil.test"][..],
+            &["shop.test", "evil.test"],
+            &["shop.test:81"],
+            &[""],
+        ] {
+            let fields: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+            let settled = settled("GET", authority, &fields);
+            assert_eq!(
+                settled.err(),
+                Some(ProxyError::Malformed("Host is not :authority")),
+                "{hosts:?}"
+            );
+        }
+        assert!(settled("GET", "*", &[("host", "h")]).is_err());
+    }
+
+    #[test]
+    fn the_origin_form_keeps_the_asterisk() {
+        assert_eq!(origin_form(&Uri::from_static("*"), None), "*");
+        assert_eq!(origin_form(&Uri::from_static("http://h"), None), "/");
+        assert_eq!(origin_form(&Uri::from_static("/api"), Some("/api")), "/");
+        assert_eq!(origin_form(&Uri::from_static("/api/x?y"), Some("/api")), "/x?y");
+    }
 }

@@ -99,7 +99,7 @@ pub(super) async fn switched(
         head.headers.insert(name.clone(), value.clone());
     }
     let leash = Leash::new(worker, exchange, lane, kind).ok_or(ProxyError::Reset)?;
-    client.goes_through(0);
+    exchange.serving().goes_through(0);
     client.will_tunnel(Tunnel::new(leash, Rc::clone(exchange), app));
     head.version = Version::HTTP_11;
     Ok(Response::from_parts(head, ReplyBody::none()))

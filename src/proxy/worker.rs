@@ -388,6 +388,7 @@ async fn keep_house(worker: &Rc<Worker>) {
             worker.stopping.set(true);
             let left = (now == Phase::Closing).then_some(worker.shared.grace);
             worker.streams.shut_down(&worker.shared.published.load(), left);
+            worker.each_client(Client::stop);
             if since.elapsed() >= LINGER {
                 worker.each_client(Client::dismiss);
             }

@@ -261,6 +261,7 @@ fn build_pool(
             address: address.clone(),
             target,
             tls: handshake(service, address),
+            preamble: app.send_proxy_protocol,
         };
         if members.iter().any(|member| member.endpoint.key == key) {
             continue;

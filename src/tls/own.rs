@@ -26,7 +26,7 @@ impl OwnClient {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(OnlyOurs(Arc::clone(certificates))))
             .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // No ALPN: HTTP/1.1, whatever the listener offers to others.
         // A proof is rare, and a full handshake proves more.
         config.resumption = Resumption::disabled();
         Ok(Self(Arc::new(config)))

@@ -118,6 +118,8 @@ pub struct Session {
     pub is_tls13: bool,
     /// A session from before went on.
     pub resumed: bool,
+    /// HTTP/2 was agreed on (by ALPN); else HTTP/1.1.
+    pub is_h2: bool,
 }
 
 impl Terminator {
@@ -202,6 +204,7 @@ impl Session {
             subject: certificate.map(|one| Facts::read(one).map(|facts| facts.subject).unwrap_or_default()),
             is_tls13: connection.protocol_version() == Some(ProtocolVersion::TLSv1_3),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            is_h2: connection.alpn_protocol() == Some(b"h2"),
         }
     }
 }

@@ -12,7 +12,7 @@ use hyper::client::conn::http1;
 
 use super::Endpoint;
 use super::dial::{ConnectError, Dialled, dial};
-use super::line::{Line, LineState, Sender};
+use super::line::{Line, LineState, Sender, Whose};
 use super::trunk::Trunks;
 use crate::config::{Limits, Protocol, Timeouts};
 use crate::tls::{Offer, Transport};
@@ -56,6 +56,15 @@ impl Hasher for IdHasher {
     }
 }
 
+/// The most recently used one that may carry these requests.
+fn last_of<B>(list: &mut Vec<Idle<B>>, whose: Whose) -> Option<Idle<B>> {
+    if whose == Whose::Anybody {
+        return list.pop();
+    }
+    let at = list.iter().rposition(|idle| idle.line.state.whose == whose)?;
+    Some(list.remove(at))
+}
+
 struct Idle<B> {
     line: Line<B>,
     since: Instant,
@@ -86,13 +95,14 @@ where
     pub fn take(
         self: &Rc<Self>,
         endpoint: u64,
+        whose: Whose,
         now: Instant,
         careful: bool,
         offer: Offer,
     ) -> Option<Line<B>> {
         let mut idle = self.idle.borrow_mut();
         while let Some(list) = idle.get_mut(&endpoint)
-            && let Some(Idle { line, since, expires }) = list.pop()
+            && let Some(Idle { line, since, expires }) = last_of(list, whose)
         {
             let fresh = now < expires && line.is_ready();
             let trusted = !careful && now.saturating_duration_since(since) < TRUSTED_FOR;
@@ -133,6 +143,7 @@ where
     pub async fn open(
         self: &Rc<Self>,
         endpoint: &Endpoint,
+        whose: Whose,
         timeouts: &Timeouts,
         limits: &Limits,
         offer: Offer,
@@ -148,20 +159,28 @@ where
         } else {
             None
         };
-        let Dialled { transport, http2 } = dial(endpoint, timeouts.connect, offer).await?;
+        let ends = match whose {
+            Whose::Anybody => None,
+            Whose::Client(ends) => ends,
+        };
+        let Dialled { transport, http2 } = dial(endpoint, ends, timeouts.connect, offer).await?;
+        if http2 && whose != Whose::Anybody {
+            let message = "an app with send_proxy_protocol cannot be spoken to over h2c://: streams of all clients share it";
+            return Err(ConnectError::Io(std::io::Error::other(message)));
+        }
         if http2 {
             return self.trunk(id, transport, timeouts.upstream_idle, limits).await;
         }
         if turn.is_some() {
             self.trunks.found_http1(id);
         }
-        self.whole(id, transport, limits).await
+        self.whole((id, whose), transport, limits).await
     }
 
     /// Speak HTTP/1.1 on a fresh connection.
     async fn whole(
         self: &Rc<Self>,
-        endpoint: u64,
+        (endpoint, whose): (u64, Whose),
         transport: Transport,
         limits: &Limits,
     ) -> Result<Line<B>, ConnectError> {
@@ -171,7 +190,7 @@ where
         // An app may answer with larger heads than clients may send; hyper's own bound on fields stays.
         builder.max_header_size(limits.header_bytes.max(64 * 1024));
         let (sender, driver) = builder.handshake(io).await.map_err(ConnectError::Handshake)?;
-        let state = LineState::new(self.next_id(), endpoint);
+        let state = LineState::new(self.next_id(), endpoint, whose);
         self.register(&state);
         let registered = Registered {
             of: Rc::clone(self),

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
@@ -10,6 +11,7 @@ use super::{Endpoint, Target};
 use crate::config::Protocol;
 use crate::tls::{self, Offer, Transport};
 use crate::wire::Stream;
+use crate::wire::preamble::Ends;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -39,14 +41,23 @@ pub(super) struct Dialled {
     pub(super) http2: bool,
 }
 
-/// Connect, TLS handshake included.
+/// Connect, TLS handshake included. An endpoint that wants a PROXY header gets one before all else: for the client at
+/// these `ends`, or for ourselves.
 pub(super) async fn dial(
     endpoint: &Endpoint,
+    ends: Option<Ends>,
     within: Duration,
     offer: Offer,
 ) -> Result<Dialled, ConnectError> {
     let deadline = Instant::now() + within;
-    let stream = timeout_at(deadline, connect(&endpoint.key.target))
+    let opened = async {
+        let mut stream = connect(&endpoint.key.target).await?;
+        if let Some(version) = endpoint.key.preamble {
+            stream.write_all(&version.header(ends)).await?;
+        }
+        Ok::<_, io::Error>(stream)
+    };
+    let stream = timeout_at(deadline, opened)
         .await
         .map_err(|_| ConnectError::Timeout(within))??;
     let Some(secure) = &endpoint.secure else {

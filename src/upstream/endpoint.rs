@@ -17,6 +17,7 @@ use super::health::Judged;
 use crate::config::EndpointAddress;
 use crate::rollout::Color;
 use crate::tls::{Originator, Trust};
+use crate::wire::preamble::Version;
 
 /// What makes an endpoint the same endpoint: a change of any part is a new one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +34,8 @@ pub struct EndpointKey {
     pub target: Target,
     /// How TLS is spoken there; `None` is clear text.
     pub tls: Option<Handshake>,
+    /// Each connection begins with a PROXY header of this version.
+    pub preamble: Option<Version>,
 }
 
 /// What a TLS handshake with an endpoint depends on.

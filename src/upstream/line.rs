@@ -15,12 +15,22 @@ use tokio::task::AbortHandle;
 use super::trunk::Berth;
 use crate::tls::Transport;
 use crate::wire::Socket;
+use crate::wire::preamble::Ends;
 
 /// A place on a connection to an endpoint, with the right to send one request on it.
 pub struct Line<B> {
     pub(super) sender: Sender<B>,
     pub(super) state: Rc<LineState>,
     pub(super) is_tls: bool,
+}
+
+/// Whose requests a connection may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Anybody's.
+    Anybody,
+    /// Those of the client at these ends, which a PROXY header has named; `None` for clients without an address.
+    Client(Option<Ends>),
 }
 
 /// What it sends on.
@@ -43,6 +53,7 @@ pub(super) enum Sender<B> {
 pub struct LineState {
     pub(super) id: u64,
     pub(super) endpoint: u64,
+    pub(super) whose: Whose,
     /// The gate of the request that is on it; 0 = none.
     pub(super) gate: Cell<u64>,
     /// It was ended by [`Connections::cut`].
@@ -63,10 +74,11 @@ pub struct LineState {
 pub type Freed = (Transport, Bytes);
 
 impl LineState {
-    pub(super) fn new(id: u64, endpoint: u64) -> Rc<Self> {
+    pub(super) fn new(id: u64, endpoint: u64, whose: Whose) -> Rc<Self> {
         Rc::new(Self {
             id,
             endpoint,
+            whose,
             gate: Cell::new(0),
             cut: Cell::new(false),
             answered: Cell::new(false),

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::connections::{ById, Connections};
 use super::dial::ConnectError;
-use super::line::{Line, LineState, Sender};
+use super::line::{Line, LineState, Sender, Whose};
 use crate::config::Limits;
 use crate::tls::Transport;
 use crate::wire::Io;
@@ -163,7 +163,7 @@ where
     }
 
     fn berth(self: &Rc<Self>, endpoint: u64, trunk: &Rc<Trunk<B>>) -> Line<B> {
-        let state = LineState::new(self.next_id(), endpoint);
+        let state = LineState::new(self.next_id(), endpoint, Whose::Anybody);
         self.register(&state);
         trunk.streams.set(trunk.streams.get() + 1);
         Line {

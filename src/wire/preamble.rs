@@ -6,6 +6,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+/// A client's address and the one that it connected to.
+pub type Ends = (SocketAddr, SocketAddr);
+
 /// Begins every header of version 2.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest line of version 1, its end included.
@@ -255,7 +258,7 @@ pub fn own(secret: &[u8]) -> Vec<u8> {
 }
 
 /// The bytes of a header for an app.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
     /// A line of text.
     V1,
@@ -276,7 +279,7 @@ impl Version {
     /// The header that says who the client is: its address and the one that it connected to. `None`: the connection
     /// is our own, or nobody knows.
     #[must_use]
-    pub fn header(self, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+    pub fn header(self, ends: Option<Ends>) -> Vec<u8> {
         let ends = ends.map(|(source, destination)| {
             let (source, destination) = (canonical(source), canonical(destination));
             if source.is_ipv4() == destination.is_ipv4() {

@@ -283,3 +283,67 @@ fn a_unix_socket_may_be_a_balancers() {
     );
     assert!(proxy.metric("cutover_requests_total", &["code=\"200\""]) >= 3.0);
 }
+
+#[test]
+fn the_app_may_get_a_header_of_its_own() {
+    let blue = Backend::script(|wire, _| {
+        // The header, then requests: a strict app.
+        let first = wire.bytes(16);
+        let mut header = first.clone();
+        if first.starts_with(SIGNATURE) {
+            header.extend(wire.bytes(usize::from(first[15])));
+        } else {
+            while !header.ends_with(b"\r\n") {
+                header.extend(wire.bytes(1));
+            }
+        }
+        let shown = String::from_utf8_lossy(&header[..]).into_owned();
+        while wire.request().is_some() {
+            let body = format!(
+                "{:?}",
+                if first.starts_with(SIGNATURE) {
+                    header.escape_ascii().to_string()
+                } else {
+                    shown.clone()
+                }
+            );
+            wire.send(crate::harness::ok(&body));
+        }
+    });
+    let proxy = |version: &str| {
+        Setup::new()
+            .server("trusted_proxies = [\"127.0.0.1\"]")
+            .listeners(&format!("{LISTENER}[[listener]]\naddress = \"127.0.0.1:0\"\n"))
+            .blue(
+                &blue,
+                &format!("send_proxy_protocol = \"{version}\"\nhealth.path = \"/healthz\""),
+            )
+            .start()
+    };
+    let v1 = proxy("v1");
+    // A client of our own: the connection's addresses.
+    let mut own = Wire::tcp(v1.tcp(1));
+    let told = own.get("/").text();
+    let port = v1.tcp(1).port();
+    assert!(told.starts_with("\"PROXY TCP4 127.0.0.1 127.0.0.1 "), "{told}");
+    assert!(told.contains(&format!(" {port}\\r\\n")), "{told}");
+    assert_eq!(
+        own.get("/again").text(),
+        told,
+        "the same connection, or another with the same header"
+    );
+    // Another client: another header, though a connection is free.
+    assert_ne!(Wire::tcp(v1.tcp(1)).get("/").text(), told);
+    // One that a balancer has named.
+    let mut named = Wire::tcp(v1.tcp(0));
+    named.send(LINE);
+    assert_eq!(
+        named.get("/").text(),
+        "\"PROXY TCP4 203.0.113.9 198.51.100.1 56324 443\\r\\n\""
+    );
+    let binary = proxy("v2");
+    let mut named = Wire::tcp(binary.tcp(0));
+    named.send(LINE);
+    let expected = v2(TCP4).escape_ascii().to_string();
+    assert_eq!(named.get("/").text(), format!("{expected:?}"));
+}

@@ -306,7 +306,7 @@ fn other_protocols_do_no_harm() {
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\x7f\x00\x00\x01\x7f\x00\x00\x01\x00\x50\x00\x51GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r",
         b"\0\0\0\0\0\0\0\0\xff\xff\xff\xff",
         b"GET /\r\n\r\n",
         b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",

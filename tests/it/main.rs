@@ -17,6 +17,8 @@ mod failover;
 mod harness;
 mod headers;
 mod hold;
+mod http2;
+mod http2_ends;
 mod interim;
 mod lifecycle;
 mod limits;

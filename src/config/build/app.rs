@@ -12,12 +12,13 @@ use super::parts::{LimitsPart, TimeoutsPart};
 use crate::config::diagnostics::quoted;
 use crate::config::load::PemFile;
 use crate::config::model::{
-    Address, App, Drain, EndpointAddress, Headers, HostPattern, Initial, ListenAddress, PathMatch, Service,
-    StreamPolicy, Streams, Switch,
+    Address, App, Drain, EndpointAddress, Headers, HostPattern, Initial, ListenAddress, PathMatch, Protocol,
+    Service, StreamPolicy, Streams, Switch,
 };
 use crate::config::raw::{self, At, DurationText};
 use crate::config::values;
 use crate::rollout::{ByColor, Color};
+use crate::wire::preamble::Version;
 
 /// What each service wants to answer; each pair of host and path belongs to one.
 #[derive(Default)]
@@ -77,8 +78,13 @@ impl AppBuild<'_, '_, '_, '_> {
         let name = self.name.get().clone();
         self.build.text(&name, self.name, values::name);
         let hosts = self.hosts(raw);
-        if let Some(at) = &raw.limits.connections {
-            let message = "`connections` is for the whole process: a connection has no app yet".to_owned();
+        let of_connections = [
+            ("connections", &raw.limits.connections),
+            ("h2_streams", &raw.limits.h2_streams),
+        ];
+        for (key, at) in of_connections {
+            let Some(at) = at else { continue };
+            let message = format!("`{key}` is for the whole process: a connection has no app yet");
             let hint = "put it into `[limits]`".to_owned();
             self.build
                 .findings
@@ -98,6 +104,7 @@ impl AppBuild<'_, '_, '_, '_> {
             .into_iter()
             .map(|(service, _)| (service.name.clone(), service))
             .collect();
+        self.one_client_a_connection(raw, &services);
         let (initial, active) = self.colors(raw, &services);
         App {
             name,
@@ -117,6 +124,10 @@ impl AppBuild<'_, '_, '_, '_> {
             retry: self.build.retry(&raw.retry),
             headers,
             errors: errors.over_defaults(),
+            send_proxy_protocol: raw.send_proxy_protocol.as_ref().map(|at| match at.get() {
+                raw::ProxyVersion::V1 => Version::V1,
+                raw::ProxyVersion::V2 => Version::V2,
+            }),
             traffic: self.build.traffic(raw),
             switch: Switch {
                 // `healthy` is the only requirement that can be written.
@@ -127,6 +138,21 @@ impl AppBuild<'_, '_, '_, '_> {
                     .as_ref()
                     .map_or(3, |at| u32::try_from(*at.get()).unwrap_or(3)),
             },
+        }
+    }
+
+    /// A connection that names its client carries nobody else's requests; over `h2c://` it would.
+    fn one_client_a_connection(&mut self, raw: &raw::App, services: &BTreeMap<String, Service>) {
+        let Some(at) = &raw.send_proxy_protocol else {
+            return;
+        };
+        let mut endpoints = services.values().flat_map(|service| service.endpoints.iter());
+        if endpoints.any(|(_, all)| all.iter().any(|endpoint| endpoint.protocol == Protocol::H2c)) {
+            let message = "`send_proxy_protocol` with `h2c://` endpoints: streams of all clients share a connection there";
+            let hint = "speak HTTP/1.1 to them, with or without TLS".to_owned();
+            self.build
+                .findings
+                .error(&at.span(), "conflicting_keys", message, hint);
         }
     }
 

@@ -144,7 +144,10 @@ impl Build<'_, '_, '_> {
             pem.push((PemFile::Ca(path.clone()), at.span()));
             Some(path)
         });
-        let alpn = raw.alpn.as_deref().unwrap_or(&[raw::Alpn::Http1]);
+        let alpn = raw
+            .alpn
+            .as_deref()
+            .unwrap_or(&[raw::Alpn::Http2, raw::Alpn::Http1]);
         Tls {
             settings: Settings {
                 certificates,
@@ -155,6 +158,7 @@ impl Build<'_, '_, '_> {
                 alpn: alpn
                     .iter()
                     .map(|protocol| match protocol {
+                        raw::Alpn::Http2 => "h2".to_owned(),
                         raw::Alpn::Http1 => "http/1.1".to_owned(),
                     })
                     .collect(),

@@ -20,6 +20,7 @@ pub(super) struct LimitsPart {
     uri_bytes: Option<u64>,
     body_bytes: Option<u64>,
     connections: Option<usize>,
+    h2_streams: Option<u32>,
     client_header_timeout: Option<Duration>,
     client_idle_timeout: Option<Duration>,
     client_body_timeout: Option<Duration>,
@@ -35,6 +36,7 @@ impl LimitsPart {
             uri_bytes: build.size("uri_bytes", raw.uri_bytes.as_ref(), 16, 65_534),
             body_bytes: build.size("body_bytes", raw.body_bytes.as_ref(), 0, u64::MAX),
             connections: count(&raw.connections),
+            h2_streams: count(&raw.h2_streams).and_then(|count| u32::try_from(count).ok()),
             client_header_timeout: build.duration(
                 "client_header_timeout",
                 raw.client_header_timeout.as_ref(),
@@ -61,6 +63,7 @@ impl LimitsPart {
             uri_bytes: self.uri_bytes.or(other.uri_bytes),
             body_bytes: self.body_bytes.or(other.body_bytes),
             connections: self.connections.or(other.connections),
+            h2_streams: self.h2_streams.or(other.h2_streams),
             client_header_timeout: self.client_header_timeout.or(other.client_header_timeout),
             client_idle_timeout: self.client_idle_timeout.or(other.client_idle_timeout),
             client_body_timeout: self.client_body_timeout.or(other.client_body_timeout),
@@ -81,6 +84,7 @@ impl LimitsPart {
                 .connections
                 .filter(|count| *count > 0)
                 .unwrap_or_else(connections_by_descriptors),
+            h2_streams: self.h2_streams.unwrap_or(256),
             client_header_timeout: self.client_header_timeout.unwrap_or(Duration::from_secs(10)),
             client_idle_timeout: self.client_idle_timeout.unwrap_or(Duration::from_secs(75)),
             client_body_timeout: self.client_body_timeout.unwrap_or(Duration::from_secs(30)),

@@ -71,3 +71,10 @@ pub(in crate::config) enum Trace {
     Start,
     Restart,
 }
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum ProxyVersion {
+    V1,
+    V2,
+}

@@ -365,6 +365,7 @@ fn every_difference_is_told() {
         ("", "[app.web.headers]\nresponse.set.x = \"y\""),
         ("", "[app.web.headers]\nexpose_color = \"\""),
         ("", "[app.web.headers]\nexpose_color = \"x-cutover-color\""),
+        ("", "[app.web]\nsend_proxy_protocol = \"v2\""),
         ("", "[app.web.switch]\nrequire = []"),
         ("", "[app.web.switch]\nverify = 7"),
     ] {

@@ -22,6 +22,7 @@ fn endpoint() -> Arc<Endpoint> {
         address: EndpointAddress::plain(Address::Ip(address)),
         target: Target::Tcp(address),
         tls: None,
+        preamble: None,
     })
 }
 

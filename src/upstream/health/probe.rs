@@ -24,7 +24,7 @@ use crate::upstream::{Endpoint, Target};
 pub async fn probe_once(endpoint: &Endpoint, settings: &config::Health) -> ProbeReport {
     let at = Timestamp::now();
     let began = Instant::now();
-    let found = match dial(endpoint, settings.timeout, Offer::All).await {
+    let found = match dial(endpoint, None, settings.timeout, Offer::All).await {
         Err(error) => refused(&error),
         Ok(dialled) => ask(dialled, settings, endpoint, began).await,
     };

@@ -28,6 +28,7 @@ fn of(target: Target, place: Address) -> Arc<Endpoint> {
         address: EndpointAddress::plain(place),
         target,
         tls: None,
+        preamble: None,
     })
 }
 

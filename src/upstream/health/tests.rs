@@ -23,6 +23,7 @@ fn endpoint(address: SocketAddr) -> Arc<Endpoint> {
         address: EndpointAddress::plain(Address::Ip(address)),
         target: Target::Tcp(address),
         tls: None,
+        preamble: None,
     })
 }
 

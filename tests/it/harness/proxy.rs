@@ -20,6 +20,7 @@ use super::wire::{Message, Wire};
 #[derive(Default)]
 pub struct Setup {
     server: String,
+    grace: Option<&'static str>,
     workers: Option<usize>,
     listeners: Option<String>,
     access_log: bool,
@@ -36,6 +37,12 @@ impl Setup {
     /// Lines of `[server]`.
     pub fn server(mut self, lines: &str) -> Self {
         self.server = lines.to_owned();
+        self
+    }
+
+    /// A shutdown's grace in place of one second.
+    pub fn grace(mut self, time: &'static str) -> Self {
+        self.grace = Some(time);
         self
     }
 
@@ -117,8 +124,9 @@ impl Setup {
             "access = \"off\"".to_owned()
         };
         format!(
-            "[server]\nworkers = {}\nshutdown_grace = \"1s\"\nstate_dir = \"{}\"\n{}\n[log]\n{log}\n{listeners}\n{}",
+            "[server]\nworkers = {}\nshutdown_grace = \"{}\"\nstate_dir = \"{}\"\n{}\n[log]\n{log}\n{listeners}\n{}",
             self.workers.unwrap_or(2),
+            self.grace.unwrap_or("1s"),
             folder.join("state").display(),
             self.server,
             self.rest

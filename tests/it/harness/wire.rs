@@ -281,7 +281,7 @@ impl Wire {
         );
     }
 
-    fn patience(&mut self, time: Duration) {
+    pub fn patience(&mut self, time: Duration) {
         match &self.socket {
             Socket::Tcp(stream) => stream.set_read_timeout(Some(time)).unwrap(),
             Socket::Unix(stream) => stream.set_read_timeout(Some(time)).unwrap(),
