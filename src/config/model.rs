@@ -21,7 +21,7 @@ use crate::wire::preamble;
 pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
 pub use resilience::{Balance, Policy, Retry};
 pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
-pub use traffic::{AffinityKey, Aim, Hold, Preview, Traffic};
+pub use traffic::{AffinityKey, Aim, Hold, Mirror, Preview, SkewPath, Traffic};
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]

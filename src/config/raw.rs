@@ -16,7 +16,7 @@ use toml::Spanned;
 
 pub(super) use edge::{Errors, IdFrom, Problem, ProxyVersion, Respond, Trace};
 pub(super) use resilience::{Balance, Policy, Retry};
-pub(super) use traffic::{Affinity, Aim, Failover, Hold, Preview, Rule, RuleColor};
+pub(super) use traffic::{Affinity, Aim, Failover, Hold, Mirror, Preview, Rule, RuleColor, Skew};
 
 /// A value and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -350,6 +350,10 @@ pub(super) struct App {
     pub(super) rule: Option<Vec<Rule>>,
     /// Whether the standby takes over from a dead color by itself.
     pub(super) failover: Failover,
+    /// Assets of the other version.
+    pub(super) skew: Skew,
+    /// Copies of requests for the standby.
+    pub(super) mirror: Mirror,
     /// What may wait during a hold.
     pub(super) hold: Hold,
 }

@@ -407,8 +407,6 @@ fn not_built(path: &[&str]) -> bool {
     match path {
         ["fleet" | "notify"] => true,
         ["app", _, key] => [
-            "skew",
-            "mirror",
             "warmup",
             "guard",
             "rollout",

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::controller::{Controller, Slot};
 use super::view::{AppView, ColorView, EndpointView, HoldView, Overview, ServiceView};
-use crate::metrics::{AppGauges, EndpointGauge};
+use crate::metrics::{AppGauges, EndpointGauge, Mirrored};
 use crate::rollout::{self, Actor, Change, Color, Command, Rejection, Transition, Trigger};
-use crate::routing::{AppRoute, Published, ServiceRoute};
+use crate::routing::{AppRoute, BesideCounts, Published, ServiceRoute};
 use crate::upstream::breaker::now;
 use crate::upstream::{Endpoint, Health, ProbeReport};
 
@@ -217,12 +217,32 @@ fn gauges_of(route: &AppRoute) -> AppGauges {
         degraded: route.degraded,
         spilled: route.spilled.load(Relaxed),
         rule_errors: route.rule_errors.load(Relaxed),
+        skew_rescued: route
+            .beside
+            .as_ref()
+            .map_or(0, |beside| beside.counts.rescued.load(Relaxed)),
+        mirrored: route
+            .beside
+            .as_ref()
+            .map(|beside| mirrored(&beside.counts))
+            .unwrap_or_default(),
         services: route
             .services
             .iter()
             .map(|service| service.name.clone())
             .collect(),
         endpoints: endpoints.collect(),
+    }
+}
+
+fn mirrored(counts: &BesideCounts) -> Mirrored {
+    Mirrored {
+        same: counts.same.load(Relaxed),
+        different: counts.different.load(Relaxed),
+        failed: counts.failed.load(Relaxed),
+        dropped: counts.dropped.load(Relaxed),
+        active_micros: counts.active_micros.load(Relaxed),
+        standby_micros: counts.standby_micros.load(Relaxed),
     }
 }
 

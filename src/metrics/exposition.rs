@@ -378,6 +378,14 @@ fn write_apps(text: &mut Text, apps: &[AppGauges]) {
     };
     each(&names::SPILLED, |app| app.spilled);
     each(&names::RULE_ERRORS, |app| app.rule_errors);
+    each(&names::SKEW_RESCUED, |app| app.skew_rescued);
+    write_mirrors(text, apps);
+    let mut each = |metric: &Metric, value: fn(&AppGauges) -> u64| {
+        text.family(metric);
+        for app in apps {
+            text.sample(metric, &labels(metric, &[&app.app]), value(app));
+        }
+    };
     each(&names::GENERATION, |app| app.generation);
     each(&names::HELD, |app| app.held);
     each(&names::DEGRADED, |app| u64::from(app.degraded));
@@ -424,6 +432,35 @@ fn write_apps(text: &mut Text, apps: &[AppGauges]) {
         for color in Color::ALL {
             let labels = labels(&names::ACTIVE, &[&app.app, color.as_str()]);
             text.sample(&names::ACTIVE, &labels, u8::from(color == app.active));
+        }
+    }
+}
+
+fn write_mirrors(text: &mut Text, apps: &[AppGauges]) {
+    text.family(&names::MIRRORED);
+    for app in apps {
+        let of = &app.mirrored;
+        for (result, count) in [
+            ("same", of.same),
+            ("different", of.different),
+            ("failed", of.failed),
+            ("dropped", of.dropped),
+        ] {
+            text.sample(
+                &names::MIRRORED,
+                &labels(&names::MIRRORED, &[&app.app, result]),
+                count,
+            );
+        }
+    }
+    text.family(&names::MIRROR_SECONDS);
+    for app in apps {
+        for (side, micros) in [
+            ("active", app.mirrored.active_micros),
+            ("standby", app.mirrored.standby_micros),
+        ] {
+            let labels = labels(&names::MIRROR_SECONDS, &[&app.app, side]);
+            text.sample(&names::MIRROR_SECONDS, &labels, micros as f64 / 1e6);
         }
     }
 }

@@ -21,6 +21,10 @@ pub struct AppGauges {
     pub spilled: u64,
     /// Conditions of rules that had no answer for a request, since start.
     pub rule_errors: u64,
+    /// Requests that the other color had an answer for, since start.
+    pub skew_rescued: u64,
+    /// What became of copies for the standby; all zero without a mirror.
+    pub mirrored: Mirrored,
     /// The names of its services, those without endpoints included.
     pub services: Vec<String>,
     /// Its endpoints as configured.
@@ -43,4 +47,21 @@ pub struct EndpointGauge {
     pub ejected: bool,
     /// Connects that failed since the endpoint came to be.
     pub connect_errors: u64,
+}
+
+/// What became of the copies of an app's requests, since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mirrored {
+    /// Answered with a status of the same class.
+    pub same: u64,
+    /// Answered with another.
+    pub different: u64,
+    /// Not answered.
+    pub failed: u64,
+    /// Not made.
+    pub dropped: u64,
+    /// Microseconds of the active color for those compared.
+    pub active_micros: u64,
+    /// Microseconds of the standby for the same.
+    pub standby_micros: u64,
 }

@@ -98,6 +98,12 @@ metrics! {
         "Requests that went to the active color because the candidate had nothing healthy.");
     RULE_ERRORS = counter("cutover_rule_errors_total", APP,
         "Conditions of rules that had no answer for a request (a value that is no text, failed arithmetic); it went on to the next rule.");
+    SKEW_RESCUED = counter("cutover_skew_rescued_total", APP,
+        "Requests answered by the other color because the first had only a 404 for an asset.");
+    MIRRORED = counter("cutover_mirrored_total", &["app", "result"],
+        "Copies of requests for the standby; result is same or different (the class of the status, against the active color's), failed (no answer) or dropped (too many under way).");
+    MIRROR_SECONDS = counter("cutover_mirror_seconds_total", &["app", "side"],
+        "Time to the head of the answers that were compared; side is active or standby.");
     GENERATION = gauge("cutover_generation", APP,
         "Counts committed changes of an app's routing state.");
     HELD = gauge("cutover_held_requests", APP,

@@ -162,7 +162,7 @@ impl RequestBody {
         }
     }
 
-    /// No body.
+    /// No body at all.
     pub(super) fn none() -> Self {
         Self {
             inner: None,

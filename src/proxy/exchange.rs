@@ -112,6 +112,20 @@ impl Exchange {
         *self.lane.borrow_mut() = Some(Arc::clone(lane));
     }
 
+    /// The other color is asked, too: its lane and claim for those of the first, which come back.
+    pub(super) fn replace(&self, lane: &Arc<Lane>, claim: Claim) -> Option<(Arc<Lane>, Claim)> {
+        let before = self.lane.borrow_mut().take().zip(self.claim.borrow_mut().take());
+        self.claimed(lane, claim);
+        before
+    }
+
+    /// The first color's answer stands after all.
+    pub(super) fn put_back(&self, before: Option<(Arc<Lane>, Claim)>) {
+        if let Some((lane, claim)) = before {
+            self.claimed(&lane, claim);
+        }
+    }
+
     /// The client is to be told who it is, with the answer.
     pub(super) fn introduce(&self, newcomer: Option<Newcomer>) {
         self.newcomer.set(newcomer);

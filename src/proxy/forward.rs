@@ -13,6 +13,7 @@ use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
+use super::beside::Wish;
 use super::body::{ReplyBody, RequestBody, Upload};
 use super::error::ProxyError;
 use super::exchange::Exchange;
@@ -131,25 +132,27 @@ async fn attempt(
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
     let wanted = upgrade::wanted(&head, !body.is_end_stream());
     let (mut tries, switches) = (Tries::default(), wanted.is_some());
-    let reached = reach(
+    let way = Way {
         worker,
         exchange,
-        &head,
-        &body,
-        proof.as_ref(),
-        &mut tries,
+        proof: proof.as_ref(),
         switches,
-    )
-    .await?;
-    let (mut lane, mut line) = reached;
+    };
+    let (mut lane, mut line) = reach(way, &head, &body, &mut tries).await?;
     let upload = (!body.is_end_stream()).then(|| {
         let limits = &lane.settings.limits;
         Upload::new(exchange, limits.body_bytes, limits.client_body_timeout)
     });
     let mut body = RequestBody::new(body, upload.clone());
+    let plain = upload.is_none() && wanted.is_none() && proof.is_none();
+    let mut wish = Wish::of(worker, &lane, &head, plain);
+    let mut other = None;
     let (answer, freed, sent_at) = loop {
         let spare = (lane.settings.retry.attempts > 1 && wanted.is_none()).then(|| Spare::of(&head));
         let request = prepare(worker, exchange, &lane, head, body, wanted.as_ref(), &mut tries).await;
+        if let Some(wish) = wish.take() {
+            other = Some(wish.with(worker, exchange, &lane, &request));
+        }
         let sent_at = StdInstant::now();
         let failed = match send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await {
             Ok((answer, freed)) => break (answer, freed, sent_at),
@@ -162,16 +165,7 @@ async fn attempt(
         });
         head = again.ok_or(failed.error)?.into_head();
         body = failed.body.unwrap_or_else(RequestBody::none);
-        (lane, line) = reach(
-            worker,
-            exchange,
-            &head,
-            &body,
-            proof.as_ref(),
-            &mut tries,
-            switches,
-        )
-        .await?;
+        (lane, line) = reach(way, &head, &body, &mut tries).await?;
     };
     if !answer.body().is_end_stream() && check_coding(answer.headers()).is_err() {
         // Passed on without its coding it would be another body.
@@ -182,20 +176,40 @@ async fn attempt(
         let asked = wanted.zip(freed);
         return Ok(upgrade::switched(worker, exchange.client(), exchange, &lane, asked, answer).await?);
     }
+    let (lane, line, answer) = match other {
+        None => (lane, line, answer),
+        // Boxed: what is seldom must not make every request's future larger.
+        Some(other) => {
+            Box::pin(other.answered(worker, exchange, (lane, line, answer), sent_at.elapsed())).await
+        }
+    };
     let upload = upload.filter(|_| line.is_http2());
     Ok(carry(worker, exchange, &lane, line, upload, answer, proof.is_some()).await)
 }
 
+/// What is the same for every try of a request.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    worker: &'a Rc<Worker>,
+    exchange: &'a Exchange,
+    proof: Option<&'a Proof>,
+    /// It wants to switch protocols.
+    switches: bool,
+}
+
 /// Steps 1 to 3, and the connection. A failed connect, with which nothing was sent, is tried again here.
 async fn reach(
-    worker: &Rc<Worker>,
-    exchange: &Exchange,
+    way: Way<'_>,
     head: &http::request::Parts,
     body: &impl Body,
-    proof: Option<&Proof>,
     tries: &mut Tries,
-    switches: bool,
 ) -> Result<(Arc<Lane>, Line<RequestBody>), Failure> {
+    let Way {
+        worker,
+        exchange,
+        proof,
+        switches,
+    } = way;
     let mut hosts = HostBuffer::new();
     let host = check_head(head, &mut hosts)?;
     if !body.is_end_stream() {

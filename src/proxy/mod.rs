@@ -2,6 +2,7 @@
 //!
 //! [`forward`](forward) is *the* request path and reads from top to bottom like the list in `ARCHITECTURE.md`.
 
+mod beside;
 mod body;
 mod client;
 mod deadline;

@@ -22,7 +22,8 @@ use super::worker::Worker;
 use crate::config::Protocol;
 use crate::routing::Lane;
 use crate::tls::Offer;
-use crate::upstream::{Claim, ConnectError, Endpoint, Line, LineState, Whose};
+use crate::upstream::{ConnectError, Endpoint, Line, LineState, Whose};
+use crate::wire::preamble::Ends;
 
 /// How often a request that was never sent goes out again: pooled connections may all have died at once.
 const RESENDS: u32 = 8;
@@ -155,6 +156,7 @@ pub(super) fn may_repeat(method: &Method, body: &impl Body) -> bool {
     body.is_end_stream() && method.is_idempotent()
 }
 
+/// A connection to the endpoint that the request has claimed.
 pub(super) async fn line_for(
     worker: &Rc<Worker>,
     exchange: &Exchange,
@@ -162,34 +164,47 @@ pub(super) async fn line_for(
     may_repeat: bool,
     switches: bool,
 ) -> Result<Line<RequestBody>, ConnectError> {
-    let about = |claim: &Claim| {
-        let key = &claim.endpoint().key;
-        (claim.endpoint().id, key.address.protocol, key.preamble.is_some())
+    let Some(endpoint) = exchange.with_claim(|claim| Arc::clone(claim.endpoint())) else {
+        return Err(ConnectError::Io(std::io::Error::other("no endpoint claimed")));
     };
-    let (id, protocol, tells) = exchange.with_claim(about).unwrap_or((0, Protocol::Http1, false));
+    let client = || exchange.client().addresses();
+    line_to(worker, &endpoint, lane, client, may_repeat, switches).await
+}
+
+/// A connection to an endpoint: a kept one, or a new one. `client` says whose it is, where that has to be told.
+pub(super) async fn line_to(
+    worker: &Rc<Worker>,
+    endpoint: &Arc<Endpoint>,
+    lane: &Lane,
+    client: impl FnOnce() -> Option<Ends>,
+    may_repeat: bool,
+    switches: bool,
+) -> Result<Line<RequestBody>, ConnectError> {
+    let key = &endpoint.key;
+    let tells = key.preamble.is_some();
     let whose = if tells {
-        Whose::Client(exchange.client().addresses())
+        Whose::Client(client())
     } else {
         Whose::Anybody
     };
     // What wants to switch protocols needs HTTP/1.1 and a connection of its own, where that can be had; and so does
     // what goes over a connection that names its client.
-    let offer = if (switches && protocol == Protocol::Https) || tells {
+    let offer = if (switches && key.address.protocol == Protocol::Https) || tells {
         Offer::Http1
     } else {
         Offer::All
     };
     let now = StdInstant::now();
-    if let Some(line) = worker.connections.take(id, whose, now, !may_repeat, offer) {
+    if let Some(line) = worker
+        .connections
+        .take(endpoint.id, whose, now, !may_repeat, offer)
+    {
         return Ok(line);
     }
-    let Some(endpoint) = exchange.with_claim(|claim| Arc::clone(claim.endpoint())) else {
-        return Err(ConnectError::Io(std::io::Error::other("no endpoint claimed")));
-    };
     let settings = &lane.settings;
     let opened = worker
         .connections
-        .open(&endpoint, whose, &settings.timeouts, &settings.limits, offer)
+        .open(endpoint, whose, &settings.timeouts, &settings.limits, offer)
         .await;
     match &opened {
         Ok(_) => endpoint.connected(),

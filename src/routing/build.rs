@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use tokio::sync::Notify;
 
 use super::table::{AppRoute, Lane, Member, PaddedPoint, Pool, RoutingTable, ServiceRoute, Settings};
-use super::{Affinity, HoldQueue, Matcher, Place, RetryBudget};
+use super::{Affinity, Beside, HoldQueue, Matcher, Place, RetryBudget};
 use crate::config::{self, Address, Config, EndpointAddress, HostHeader, Preview, Probe, Protocol, WhenLast};
 use crate::metrics::Registry;
 use crate::rollout::{AppState, ByColor, Color, Phase};
@@ -64,7 +64,10 @@ pub fn rebuild(
 ) -> Built {
     let AppInput { config, state, .. } = input;
     let mut carried = Carried::of(before, fixed.workers);
-    let preview = config.traffic.preview.clone().map(Arc::new);
+    let besides = Besides {
+        preview: config.traffic.preview.clone().map(Arc::new),
+        beside: beside(config, before),
+    };
     let hold = state.hold.map(|hold| {
         before
             .and_then(|app| app.hold.clone())
@@ -73,7 +76,7 @@ pub fn rebuild(
     let services = config
         .services
         .values()
-        .map(|service| build_service(fixed, input, service, preview.as_ref(), resolved, &mut carried))
+        .map(|service| build_service(fixed, input, service, &besides, resolved, &mut carried))
         .collect();
     let phases = before.map(|app| Arc::clone(&app.phases)).unwrap_or_else(|| {
         let point = |worker| PaddedPoint::new(Phase::of_worker(worker, fixed.workers).point());
@@ -89,7 +92,8 @@ pub fn rebuild(
             key: config.traffic.affinity.clone(),
             salt: state.salt,
         },
-        preview,
+        preview: besides.preview,
+        beside: besides.beside,
         rules: Arc::clone(&config.traffic.rules),
         revisions: state.colors.map(|_, color| color.revision.clone()),
         hold,
@@ -135,6 +139,27 @@ pub fn with_app(table: &RoutingTable, app: Arc<AppRoute>) -> RoutingTable {
         matcher: Arc::clone(&table.matcher),
         edge: Arc::clone(&table.edge),
     }
+}
+
+/// What all services of an app have in common.
+struct Besides {
+    preview: Option<Arc<Preview>>,
+    beside: Option<Arc<Beside>>,
+}
+
+fn beside(config: &config::App, before: Option<&AppRoute>) -> Option<Arc<Beside>> {
+    let traffic = &config.traffic;
+    if traffic.skew.is_empty() && traffic.mirror.is_none() {
+        return None;
+    }
+    let counts = before
+        .and_then(|app| app.beside.as_ref())
+        .map(|beside| Arc::clone(&beside.counts));
+    Some(Arc::new(Beside {
+        skew: traffic.skew.clone(),
+        mirror: traffic.mirror.clone(),
+        counts: counts.unwrap_or_default(),
+    }))
 }
 
 /// The live parts of the table before, taken out as they find their place in the new one.
@@ -193,7 +218,7 @@ fn build_service(
     fixed: Fixed<'_>,
     input: AppInput<'_>,
     service: &config::Service,
-    preview: Option<&Arc<Preview>>,
+    besides: &Besides,
     resolved: &Resolved,
     carried: &mut Carried,
 ) -> ServiceRoute {
@@ -216,7 +241,8 @@ fn build_service(
             .budgets
             .remove(&service.name)
             .unwrap_or_else(|| (0..fixed.workers).map(|_| RetryBudget::default()).collect()),
-        preview: preview.cloned(),
+        preview: besides.preview.clone(),
+        beside: besides.beside.clone(),
         streams: app.drain.streams,
     });
     let pool = |color| build_pool(fixed, input, service, &settings, color, resolved, carried);

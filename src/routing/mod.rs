@@ -6,6 +6,7 @@
 
 mod affinity;
 mod asked;
+mod beside;
 mod budget;
 mod build;
 mod choose;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use affinity::{Affinity, COOKIE, Newcomer};
 pub use asked::{Asked, client_of};
+pub use beside::{Beside, BesideCounts, CopyPermit};
 pub use budget::RetryBudget;
 pub use build::{AppInput, Built, Fixed, Resolved, gates, matcher, rebuild, with_app};
 pub use choose::{Choice, From, Special, Unavailable, Why, choose, choose_with, peek_bucket};

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{Affinity, HoldQueue, Matcher, Place, PreviewKey, RetryBudget};
+use super::{Affinity, Beside, HoldQueue, Matcher, Place, PreviewKey, RetryBudget};
 use crate::config::{
     Balance, Drain, Errors, Headers, HostPattern, Limits, Network, PathMatch, Policy, Preview, Retry, Rule,
     Streams, Timeouts,
@@ -125,6 +125,8 @@ pub struct AppRoute {
     pub spilled: Arc<AtomicU64>,
     /// Conditions that had no answer for a request; carried over.
     pub rule_errors: Arc<AtomicU64>,
+    /// What is asked of the other color besides.
+    pub beside: Option<Arc<Beside>>,
 }
 
 impl AppRoute {
@@ -221,6 +223,8 @@ pub struct Settings {
     pub budgets: Arc<[RetryBudget]>,
     /// What is taken out of requests because it is for us: a preview's header and cookie.
     pub preview: Option<Arc<Preview>>,
+    /// What is asked of the other color besides.
+    pub beside: Option<Arc<Beside>>,
     /// How the streams of a color end that is left. Of the time when a stream began; the newest table's word
     /// stands over it, as long as the app exists.
     pub streams: Streams,

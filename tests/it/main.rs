@@ -11,6 +11,7 @@ mod affinity;
 mod answers;
 mod balancer;
 mod basics;
+mod beside;
 mod bodies;
 mod corpus;
 mod failover;

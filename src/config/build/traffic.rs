@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 
 use super::Build;
 use crate::config::diagnostics::{did_you_mean, quoted};
-use crate::config::model::{AffinityKey, Aim, Hold, Network, Preview, Traffic};
+use crate::config::model::{AffinityKey, Aim, Hold, Mirror, Network, Preview, SkewPath, Traffic};
 use crate::config::raw::{self, At};
 use crate::config::values;
 use crate::rollout::Color;
@@ -26,7 +26,40 @@ impl Build<'_, '_, '_> {
             rules: self.rules(raw.rule.as_ref()).into(),
             hold: self.hold(&raw.hold),
             failover: self.failover(&raw.failover),
+            skew: self.skew(&raw.skew),
+            mirror: self.mirror(&raw.mirror),
         }
+    }
+
+    fn skew(&mut self, raw: &raw::Skew) -> Vec<SkewPath> {
+        let mut paths = Vec::new();
+        for at in raw.paths.iter().flatten() {
+            paths.extend(self.text("paths", at, skew_path));
+        }
+        paths
+    }
+
+    fn mirror(&mut self, raw: &raw::Mirror) -> Option<Mirror> {
+        let methods = match &raw.methods {
+            None => vec![Method::GET, Method::HEAD],
+            Some(list) => {
+                let read = list.iter().filter_map(|at| self.text("methods", at, safe_method));
+                read.collect()
+            }
+        };
+        let max_body = self.size("max_body", raw.max_body.as_ref(), 0, u64::from(u32::MAX));
+        // Ranges have been checked with the schema.
+        let number = |at: &Option<At<i64>>| at.as_ref().map(|at| *at.get());
+        let percent = number(&raw.percent).and_then(|percent| u8::try_from(percent).ok());
+        let max_in_flight = number(&raw.max_in_flight).and_then(|most| usize::try_from(most).ok());
+        percent.filter(|percent| *percent > 0).map(|percent| Mirror {
+            percent,
+            methods,
+            max_body: max_body
+                .and_then(|bytes| usize::try_from(bytes).ok())
+                .unwrap_or(64 << 10),
+            max_in_flight: max_in_flight.unwrap_or(32),
+        })
     }
 
     fn failover(&mut self, raw: &raw::Failover) -> Option<Duration> {
@@ -97,6 +130,36 @@ impl Build<'_, '_, '_> {
             }
         };
         self.value("key", &at.span(), named).unwrap_or_default()
+    }
+}
+
+/// A path, with `*` at the end for all that begins so.
+fn skew_path(text: &str) -> Result<SkewPath, String> {
+    let (path, below) = match text.strip_suffix('*') {
+        Some(path) => (path, true),
+        None => (text, false),
+    };
+    if path.contains('*') {
+        return Err("`*` stands at the end only, as in `/assets/*`".to_owned());
+    }
+    let path = values::path(path)?;
+    Ok(if below {
+        SkewPath::Below(path)
+    } else {
+        SkewPath::Exact(path)
+    })
+}
+
+/// A method that changes nothing (RFC 9110 §9.2.1) and has no meaning of its own for a proxy.
+fn safe_method(text: &str) -> Result<Method, String> {
+    match text {
+        "GET" => Ok(Method::GET),
+        "HEAD" => Ok(Method::HEAD),
+        "OPTIONS" => Ok(Method::OPTIONS),
+        _ => Err(format!(
+            "{} may change something: GET, HEAD and OPTIONS are copied only",
+            quoted(text)
+        )),
     }
 }
 

@@ -25,6 +25,13 @@ pub(super) fn traffic(app: &str, traffic: &Traffic, flat: &mut Flat) {
             |after| format!("after {}", shown_time(after)),
         ),
     );
+    flat.list(&key("skew.paths"), &traffic.skew);
+    if let Some(mirror) = &traffic.mirror {
+        flat.put(&key("mirror.percent"), mirror.percent);
+        flat.list(&key("mirror.methods"), &mirror.methods);
+        flat.put(&key("mirror.max_body"), mirror.max_body);
+        flat.put(&key("mirror.max_in_flight"), mirror.max_in_flight);
+    }
     flat.put(&key("hold.requests"), traffic.hold.requests);
     flat.put(&key("hold.bytes"), traffic.hold.bytes);
     flat.put(&key("hold.release_rate"), traffic.hold.release_rate);

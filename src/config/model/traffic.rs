@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 
 use super::{Network, Rule};
 use crate::rollout::Color;
@@ -22,6 +22,52 @@ pub struct Traffic {
     pub hold: Hold,
     /// `[app.NAME.failover]`: after so long without anything healthy the standby takes over; `None` is never.
     pub failover: Option<Duration>,
+    /// `[app.NAME.skew] paths`: a 404 on these is asked once of the other color.
+    pub skew: Vec<SkewPath>,
+    /// `[app.NAME.mirror]`; `None` is off.
+    pub mirror: Option<Mirror>,
+}
+
+/// A path of `[app.NAME.skew]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SkewPath {
+    /// `/app.js`
+    Exact(String),
+    /// `/assets/*`, kept as `/assets/`.
+    Below(String),
+}
+
+impl SkewPath {
+    /// Whether it has this path.
+    #[must_use]
+    pub fn covers(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(own) => path == own,
+            Self::Below(start) => path.starts_with(start.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for SkewPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(path) => f.write_str(path),
+            Self::Below(start) => write!(f, "{start}*"),
+        }
+    }
+}
+
+/// `[app.NAME.mirror]`: copies of safe requests for the standby. Answers are compared and thrown away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Of the requests, 1 to 100.
+    pub percent: u8,
+    /// Of these methods; safe ones.
+    pub methods: Vec<Method>,
+    /// Bytes of the standby's answer that are read; a longer one ends its connection.
+    pub max_body: usize,
+    /// Copies under way at most; more are not made.
+    pub max_in_flight: usize,
 }
 
 /// `[app.NAME.hold]`: what may wait during a hold, and how it goes on.

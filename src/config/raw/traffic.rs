@@ -78,3 +78,28 @@ pub(in crate::config) struct Failover {
     #[schemars(extend("default" = "5s"))]
     pub(in crate::config) after: Option<At<DurationText>>,
 }
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Skew {
+    /// Paths, with `*` at the end for all below: a 404 there is asked once of the other healthy color.
+    #[schemars(extend("default" = []))]
+    pub(in crate::config) paths: Option<Vec<At<String>>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Mirror {
+    /// Of the requests; 0 = off.
+    #[schemars(range(min = 0, max = 100), extend("default" = 0))]
+    pub(in crate::config) percent: Option<At<i64>>,
+    /// Safe methods that are copied; requests with a body never are.
+    #[schemars(extend("default" = ["GET", "HEAD"]))]
+    pub(in crate::config) methods: Option<Vec<At<String>>>,
+    /// Bytes of the standby's answer that are read before its connection is closed.
+    #[schemars(extend("default" = "64KiB"))]
+    pub(in crate::config) max_body: Option<At<SizeText>>,
+    /// Copies under way at most; more are not made.
+    #[schemars(range(min = 1, max = 10_000), extend("default" = 32))]
+    pub(in crate::config) max_in_flight: Option<At<i64>>,
+}

@@ -96,6 +96,8 @@ fn app(name: &str, endpoints: Vec<EndpointGauge>) -> AppGauges {
         degraded: false,
         spilled: 7,
         rule_errors: 3,
+        skew_rescued: 0,
+        mirrored: crate::metrics::Mirrored::default(),
         services: vec!["web".to_owned()],
         endpoints,
     }
