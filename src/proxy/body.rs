@@ -162,7 +162,7 @@ impl RequestBody {
         }
     }
 
-    /// No body at all.
+    /// No body.
     pub(super) fn none() -> Self {
         Self {
             inner: None,

@@ -391,6 +391,7 @@ async fn serve_http1(
                 // hyper has written the 101 and let go; what it read behind the request's head is the tunnel's.
                 let parts = connection.into_parts();
                 drop(parts.service);
+                client.keep_alive();
                 // Boxed: connections that never switch must not pay for its size.
                 Box::pin(tunnel.run(parts.io.into_inner(), parts.read_buf)).await;
             }

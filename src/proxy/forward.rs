@@ -17,6 +17,7 @@ use super::beside::Wish;
 use super::body::{ReplyBody, RequestBody, Upload};
 use super::error::ProxyError;
 use super::exchange::Exchange;
+use super::extended::Extended;
 use super::headers::{
     X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, hide_preview, prepare_request, prepare_response,
 };
@@ -122,21 +123,16 @@ async fn attempt(
     mut head: http::request::Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Failure> {
-    if let Some(origin) = Origin::of(
-        &head.headers,
-        exchange.peer(),
-        &worker.shared.published.load().edge,
-    ) {
-        exchange.says(origin);
-    }
+    note_origin(worker, exchange, &head);
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
     let wanted = upgrade::wanted(&head, !body.is_end_stream());
-    let (mut tries, switches) = (Tries::default(), wanted.is_some());
+    let extended = head.extensions.remove::<Extended>();
+    let mut tries = Tries::default();
     let way = Way {
         worker,
         exchange,
         proof: proof.as_ref(),
-        switches,
+        switches: wanted.is_some(),
     };
     let (mut lane, mut line) = reach(way, &head, &body, &mut tries).await?;
     let upload = (!body.is_end_stream()).then(|| {
@@ -174,7 +170,12 @@ async fn attempt(
     exchange.answered(answer.status().as_u16(), sent_at.elapsed());
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let asked = wanted.zip(freed);
-        return Ok(upgrade::switched(worker, exchange.client(), exchange, &lane, asked, answer).await?);
+        let client = exchange.client();
+        return Ok(upgrade::switched(worker, client, exchange, &lane, asked, extended, answer).await?);
+    }
+    if extended.is_some() && answer.status().is_success() {
+        // For an extended CONNECT this would be a tunnel, and the app speaks HTTP.
+        return Err(ProxyError::BadAnswer.into());
     }
     let (lane, line, answer) = match other {
         None => (lane, line, answer),
@@ -185,6 +186,14 @@ async fn attempt(
     };
     let upload = upload.filter(|_| line.is_http2());
     Ok(carry(worker, exchange, &lane, line, upload, answer, proof.is_some()).await)
+}
+
+/// Who asks, where a proxy that is trusted says so.
+fn note_origin(worker: &Worker, exchange: &Exchange, head: &http::request::Parts) {
+    let table = worker.shared.published.load();
+    if let Some(origin) = Origin::of(&head.headers, exchange.peer(), &table.edge) {
+        exchange.says(origin);
+    }
 }
 
 /// What is the same for every try of a request.

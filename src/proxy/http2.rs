@@ -65,6 +65,8 @@ pub(super) struct Stream {
     waker: RefCell<Option<Waker>>,
     /// The client took it back before it had an answer.
     taken_back: Cell<bool>,
+    /// It is a WebSocket's (RFC 8441), and goes on in another task.
+    tunnels: Cell<bool>,
 }
 
 impl Many {
@@ -89,12 +91,19 @@ impl Many {
             given_up: Cell::new(None),
             waker: RefCell::default(),
             taken_back: Cell::new(false),
+            tunnels: Cell::new(false),
         });
         stream
             .place
             .set(self.open.borrow_mut().insert(Rc::clone(&stream)));
         *self.next.borrow_mut() = Some(Rc::clone(&stream));
         stream
+    }
+
+    /// A WebSocket follows the answer: the next task that hyper gives us is its, and is to be found again too.
+    pub(super) fn becomes_tunnel(&self, stream: &Rc<Stream>) {
+        stream.tunnels.set(true);
+        *self.next.borrow_mut() = Some(Rc::clone(stream));
     }
 
     /// Both the request and its answer are through, or given up.
@@ -150,6 +159,11 @@ impl Stream {
         self.taken_back.set(true);
     }
 
+    /// What followed is broken off, on a side that the client does not see.
+    pub(super) fn breaks(&self) {
+        self.give_up("stream broken off");
+    }
+
     /// Why it was ended from here, if it was.
     pub(super) fn given_up(&self) -> Option<&'static str> {
         self.given_up.get()
@@ -170,10 +184,16 @@ impl Stream {
         timer: &mut Option<Deadline>,
         patience: Duration,
     ) -> Poll<()> {
-        let Some(since) = self.full_since.get() else {
+        let full_since = self.full_since.get();
+        if full_since.is_some() || self.tunnels.get() {
+            let mut waker = self.waker.borrow_mut();
+            if waker.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+        }
+        let Some(since) = full_since else {
             return Poll::Pending;
         };
-        self.waker.borrow_mut().get_or_insert_with(|| cx.waker().clone());
         let end = since + patience;
         let timer = timer.get_or_insert_with(|| Deadline::new(end));
         timer.poll(cx, end).map(|()| {
@@ -326,6 +346,7 @@ fn builder(on_worker: OnWorker, limits: &Limits) -> http2::Builder<OnWorker> {
         .max_concurrent_streams(limits.h2_streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(UNSEEN_RESETS)
-        .max_local_error_reset_streams(ERRORS_MAX);
+        .max_local_error_reset_streams(ERRORS_MAX)
+        .enable_connect_protocol();
     builder
 }

@@ -8,6 +8,7 @@ mod client;
 mod deadline;
 mod error;
 mod exchange;
+mod extended;
 mod fit;
 mod forward;
 mod forwarded;

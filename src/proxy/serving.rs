@@ -72,6 +72,13 @@ impl Serving {
         }
     }
 
+    /// A WebSocket follows the answer, over HTTP/2.
+    pub(super) fn becomes_tunnel(&self) {
+        if let Some((many, stream)) = &self.among {
+            many.becomes_tunnel(stream);
+        }
+    }
+
     /// The client took the request back before it had an answer.
     pub(super) fn taken_back(&self) {
         if let Some(stream) = self.stream() {

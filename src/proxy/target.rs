@@ -4,6 +4,7 @@ use http::header::{COOKIE, Entry, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODIN
 use http::{Method, Uri, Version};
 
 use super::error::ProxyError;
+use super::extended;
 use crate::routing::HostBuffer;
 
 /// What hyper lets through and a proxy must not (RFC 9112 §3.2, RFC 9110 §7.2).
@@ -56,6 +57,7 @@ pub(super) fn check_head<'b>(
 /// [`check_head`] then, or here; so are more fields than `fields_max`, which hyper counts in HTTP/1 alone.
 pub(super) fn settle_http2(head: &mut http::request::Parts, fields_max: usize) -> Result<(), ProxyError> {
     join_cookies(&mut head.headers);
+    extended::settle(head);
     if head.headers.len() > fields_max {
         return Err(ProxyError::TooManyFields);
     }

@@ -49,12 +49,11 @@ impl Tunnel {
     }
 
     /// Copy both ways until both sides have ended, one has failed, or the policy ends it.
-    pub(super) async fn run(self, client: Transport, behind_head: Bytes) {
+    pub(super) async fn run(self, client: impl AsyncRead + AsyncWrite + Unpin, behind_head: Bytes) {
         let (app, app_first) = self.app;
-        for socket in [client.socket(), app.socket()] {
-            // A peer that vanished without a word would otherwise hold its color for ever.
-            socket.keep_alive();
-        }
+        // A peer that vanished without a word would otherwise hold its color for ever. (The client's was told by its
+        // connection.)
+        app.socket().keep_alive();
         let is_websocket = self.leash.kind == StreamKind::WebSocket;
         let mut pair = Pair {
             client,
@@ -81,6 +80,12 @@ impl Tunnel {
             End::Policy => self.exchange.cut(ENDED_BY_POLICY),
             End::Deadline => self.exchange.cut("stream deadline over"),
         }
+        if !matches!(end, End::Both | End::Policy)
+            && let Some(stream) = self.exchange.serving().stream()
+        {
+            // Dropping our end would be an orderly end of it.
+            stream.breaks();
+        }
     }
 }
 
@@ -100,8 +105,8 @@ enum End {
 }
 
 /// Both connections.
-struct Pair {
-    client: Transport,
+struct Pair<C> {
+    client: C,
     app: Transport,
     up: Flow,
     down: Flow,
@@ -112,7 +117,7 @@ struct Pair {
     said_at: Option<Instant>,
 }
 
-impl Pair {
+impl<C: AsyncRead + AsyncWrite + Unpin> Pair<C> {
     fn poll(&mut self, cx: &mut Context<'_>, ending: Option<Ending>) -> Poll<End> {
         let now = ending.map(|_| Instant::now());
         let due = ending.filter(|ending| now.is_some_and(|now| now >= ending.begins));

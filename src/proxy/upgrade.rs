@@ -12,6 +12,7 @@ use super::body::ReplyBody;
 use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::Exchange;
+use super::extended::Extended;
 use super::headers::{names, prepare_response};
 use super::streams::Leash;
 use super::tunnel::Tunnel;
@@ -25,11 +26,12 @@ pub(super) type Inheritance = oneshot::Receiver<Freed>;
 
 /// The protocols that a request asks to switch to and that may be passed on; `None` for an ordinary request.
 ///
-/// Only with `Connection: upgrade`, over HTTP/1.1 and without a body. Other versions of HTTP and TLS are never
+/// Only with `Connection: upgrade`, over HTTP/1.1 (or by an extended CONNECT) and without a body. Other versions of HTTP and TLS are never
 /// passed on: whoever speaks them to the app through a tunnel has passed all rules of this proxy (h2c smuggling).
 pub(super) fn wanted(head: &http::request::Parts, has_body: bool) -> Option<HeaderValue> {
     let asked = head.headers.get(UPGRADE)?;
-    if has_body || head.version != Version::HTTP_11 || !asks_to_switch(&head.headers) {
+    let may_ask = head.version == Version::HTTP_11 || head.extensions.get::<Extended>().is_some();
+    if has_body || !may_ask || !asks_to_switch(&head.headers) {
         return None;
     }
     let all = head.headers.get_all(UPGRADE).iter();
@@ -77,13 +79,14 @@ fn agreed(wanted: &HeaderValue, answer: &HeaderMap) -> Option<(HeaderValue, Stre
 }
 
 /// The app has switched protocols: the answer for the client, whose connection finds the tunnel in `client` when
-/// HTTP is over on it too. Nobody having asked, or for something else: 502.
+/// HTTP is over on it too; or over HTTP/2, whose stream it is. Nobody having asked, or for something else: 502.
 pub(super) async fn switched(
     worker: &Rc<Worker>,
     client: &Client,
     exchange: &Rc<Exchange>,
     lane: &Arc<Lane>,
     asked: Option<(HeaderValue, Inheritance)>,
+    extended: Option<Extended>,
     answer: Response<Incoming>,
 ) -> Result<Response<ReplyBody>, ProxyError> {
     let (wanted, freed) = asked.ok_or(ProxyError::BadAnswer)?;
@@ -92,15 +95,26 @@ pub(super) async fn switched(
     let app = freed.await.map_err(|_| ProxyError::Reset)?;
     prepare_response(&mut head.headers, &lane.settings.headers);
     head.headers.remove(CONTENT_LENGTH);
-    head.headers
-        .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    head.headers.insert(UPGRADE, protocol);
+    if let Some(extended) = &extended {
+        if !extended.is_accepted_by(&head.headers) {
+            return Err(ProxyError::BadAnswer);
+        }
+        extended.answer(&mut head);
+    } else {
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        head.headers.insert(UPGRADE, protocol);
+    }
     if let Some((name, value)) = &lane.exposed {
         head.headers.insert(name.clone(), value.clone());
     }
     let leash = Leash::new(worker, exchange, lane, kind).ok_or(ProxyError::Reset)?;
     exchange.serving().goes_through(0);
-    client.will_tunnel(Tunnel::new(leash, Rc::clone(exchange), app));
+    let tunnel = Tunnel::new(leash, Rc::clone(exchange), app);
+    match extended {
+        None => client.will_tunnel(tunnel),
+        Some(extended) => extended.runs(exchange, tunnel),
+    }
     head.version = Version::HTTP_11;
     Ok(Response::from_parts(head, ReplyBody::none()))
 }

@@ -26,6 +26,7 @@ mod wire;
 mod crash;
 mod exits;
 mod faults;
+mod http2;
 mod input;
 mod life;
 mod nginx;

@@ -20,6 +20,7 @@ mod headers;
 mod hold;
 mod http2;
 mod http2_ends;
+mod http2_streams;
 mod interim;
 mod lifecycle;
 mod limits;

@@ -214,6 +214,11 @@ impl H2 {
         }
     }
 
+    /// Whether the server has said that it takes extended CONNECT (RFC 8441 §3).
+    pub fn may_connect(&self) -> bool {
+        self.requests.is_extended_connect_protocol_enabled()
+    }
+
     /// Whether the connection is still there.
     pub fn is_open(&self) -> bool {
         !self.driver.is_finished()

@@ -129,6 +129,33 @@ pub fn open(wire: &mut Wire) -> Message {
     head
 }
 
+/// What an app says to a handshake: [`AGREE`] with the hash of its key (RFC 6455 §4.2.2).
+fn agree(request: &Message) -> String {
+    let key = request.field("sec-websocket-key").unwrap_or_default();
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+    AGREE.replace("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", &base64(hash.as_ref()))
+}
+
+fn base64(bytes: &[u8]) -> String {
+    let digits: Vec<char> = ('A'..='Z')
+        .chain('a'..='z')
+        .chain('0'..='9')
+        .chain(['+', '/'])
+        .collect();
+    let bit = |at: usize| {
+        bytes
+            .get(at / 8)
+            .map_or(0, |byte| usize::from(byte >> (7 - at % 8) & 1))
+    };
+    let digit = |six: usize| digits[(0..6).fold(0, |sum, at| sum << 1 | bit(6 * six + at))];
+    let mut text: String = (0..(bytes.len() * 8).div_ceil(6)).map(digit).collect();
+    while !text.len().is_multiple_of(4) {
+        text.push('=');
+    }
+    text
+}
+
 /// An app in one color: WebSockets are echoed with the color in front of each text, `note` gets every frame; other
 /// requests get the color.
 pub fn app(wire: &mut Wire, color: &str, note: &(dyn Fn(Frame) + Sync)) {
@@ -137,7 +164,7 @@ pub fn app(wire: &mut Wire, color: &str, note: &(dyn Fn(Frame) + Sync)) {
             wire.send(ok(color));
             continue;
         }
-        wire.send(AGREE);
+        wire.send(agree(&request));
         while let Some(frame) = read(wire) {
             note(frame.clone());
             let answer = match frame.opcode {
