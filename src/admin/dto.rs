@@ -256,6 +256,9 @@ pub struct Endpoint {
     pub resolved: Vec<String>,
     /// `unknown`, `healthy`, `failing` or `unreachable`.
     pub health: String,
+    /// Its requests fail: it is left alone for now (`[app.X.balance] breaker`).
+    #[serde(default)]
+    pub ejected: bool,
     /// The last probe.
     pub last_probe: Option<ProbeReport>,
 }

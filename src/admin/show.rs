@@ -171,6 +171,7 @@ fn service(view: &control::ServiceView) -> dto::Service {
                 address: endpoint.address.clone(),
                 resolved: endpoint.resolved.clone(),
                 health: endpoint.health.as_str().to_owned(),
+                ejected: endpoint.ejected,
                 last_probe: endpoint.last_probe.as_deref().map(report),
             })
             .collect(),

@@ -227,6 +227,9 @@ fn health(endpoint: &dto::Endpoint) -> String {
         _ => "✖",
     };
     let mut text = format!("{mark} {}", clean(&endpoint.health));
+    if endpoint.ejected {
+        text += ", ejected";
+    }
     let Some(probe) = &endpoint.last_probe else {
         return text + ", never probed";
     };

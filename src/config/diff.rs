@@ -338,6 +338,11 @@ fn app(app: &App, above: &Errors) -> Flat {
         sends.map_or("", preamble::Version::as_str),
     );
     flat.put(&key("switch.verify"), app.switch.verify);
+    flat.put(&key("balance.policy"), app.balance.policy.as_str());
+    flat.put(&key("balance.breaker.failures"), app.balance.failures);
+    flat.time(&key("balance.breaker.ejected"), app.balance.ejected);
+    flat.put(&key("retry.attempts"), app.retry.attempts);
+    flat.put(&key("retry.budget"), app.retry.budget);
     traffic::traffic(&app.name, &app.traffic, &mut flat);
     policy::policy(&key, &app.policy, &mut flat);
     flat

@@ -5,6 +5,7 @@
 
 mod deploy;
 mod edge;
+mod resilience;
 mod rules;
 mod traffic;
 
@@ -21,6 +22,7 @@ use crate::wire::preamble;
 
 pub use deploy::{CommandLine, Deploy, OnFailure, SmokeProbe, Step, StepKind, Work};
 pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
+pub use resilience::{Balance, BalancePolicy, Retry};
 pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
 pub use traffic::{AffinityKey, Aim, Hold, Mirror, Preview, SkewPath, Traffic};
 
@@ -222,6 +224,10 @@ pub struct App {
     pub drain: Drain,
     /// `[app.NAME.headers]`; each service has its own copy with its overrides.
     pub headers: Headers,
+    /// `[app.NAME.balance]`
+    pub balance: Balance,
+    /// `[app.NAME.retry]`
+    pub retry: Retry,
     /// `[app.NAME.errors]`
     pub errors: Errors,
     /// Connections to its endpoints begin with a PROXY header of this version.

@@ -6,6 +6,7 @@
 pub(super) mod deploy;
 mod edge;
 pub(super) mod policy;
+mod resilience;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 pub(super) use edge::{Errors, IdFrom, Problem, ProxyVersion, Respond, Trace};
+pub(super) use resilience::{Balance, Policy, Retry};
 pub(super) use traffic::{Affinity, Aim, Failover, Hold, Mirror, Preview, Rule, RuleColor, Skew};
 
 /// A value and where it is written.
@@ -337,6 +339,10 @@ pub(super) struct App {
     pub(super) drain: Drain,
     /// What is changed in requests and answers.
     pub(super) headers: Headers,
+    /// Which endpoint a request goes to.
+    pub(super) balance: Balance,
+    /// When a request goes out once more.
+    pub(super) retry: Retry,
     /// Over those of [errors], key by key.
     pub(super) errors: Errors,
     /// Connections to its endpoints begin with a PROXY header that names the client.

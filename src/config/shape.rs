@@ -87,6 +87,7 @@ impl Shape<'_, '_, '_> {
                 let parsed = i64::from_str_radix(number.as_str(), number.radix()).ok();
                 self.in_range(parsed, &number.to_string(), &span, schema)
             }
+            DeValue::Integer(_) | DeValue::Float(_) if allows("number") => self.number(value, schema),
             DeValue::Boolean(_) if allows("boolean") => true,
             DeValue::Array(items) if allows("array") => {
                 if items.is_empty() && schema.get("minItems").is_some() {
@@ -263,6 +264,9 @@ impl Shape<'_, '_, '_> {
             DeValue::String(text) if expected == "an integer" && text.parse::<i64>().is_ok() => {
                 Some(format!("without quotes: `{text}`"))
             }
+            DeValue::String(text) if expected == "a number" && text.parse::<f64>().is_ok() => {
+                Some(format!("without quotes: `{text}`"))
+            }
             DeValue::String(text) if expected == "a boolean" && matches!(text.as_ref(), "true" | "false") => {
                 Some(format!("without quotes: `{text}`"))
             }
@@ -309,6 +313,24 @@ impl Shape<'_, '_, '_> {
             _ => format!("{} must be {least} to {most}, not {written}", self.key()),
         };
         self.findings.error(span, "out_of_range", message, None);
+        false
+    }
+
+    /// A number with or without a fraction, within the bounds of the schema.
+    fn number(&mut self, value: &Spanned<DeValue<'_>>, schema: &Value) -> bool {
+        let written = plain(value.get_ref());
+        let bound = |key| schema.get(key).and_then(Value::as_f64);
+        let (least, most) = (
+            bound("minimum").unwrap_or(f64::MIN),
+            bound("maximum").unwrap_or(f64::MAX),
+        );
+        // TOML has `nan` and `inf`: neither is in any range.
+        let number = written.replace('_', "").parse::<f64>();
+        if number.is_ok_and(|number| (least..=most).contains(&number)) {
+            return true;
+        }
+        let message = format!("{} must be {least} to {most}, not {written}", self.key());
+        self.findings.error(&value.span(), "out_of_range", message, None);
         false
     }
 
@@ -381,7 +403,7 @@ impl Shape<'_, '_, '_> {
 fn not_built(path: &[&str]) -> bool {
     match path {
         ["fleet"] => true,
-        ["app", _, key] => ["retry", "balance", "warmup", "revision_json"].contains(key),
+        ["app", _, key] => ["warmup", "revision_json"].contains(key),
         [
             "app",
             _,
@@ -426,6 +448,7 @@ fn expected(schema: &Value) -> &'static str {
         Some(Value::String(kind)) => match kind.as_str() {
             "string" => "a string",
             "integer" => "an integer",
+            "number" => "a number",
             "boolean" => "a boolean",
             "array" => "an array",
             _ => "a table",

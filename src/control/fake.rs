@@ -281,6 +281,7 @@ fn app(name: &str) -> AppView {
                         address: "127.0.0.1:8001".to_owned(),
                         resolved: Vec::new(),
                         health: if blue { Health::Healthy } else { Health::Failing },
+                        ejected: false,
                         last_probe: Some(Arc::new(probe(color, blue).report)),
                     }],
                 }],

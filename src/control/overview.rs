@@ -7,6 +7,7 @@ use super::view::{AppView, ColorView, EndpointView, HoldView, Overview, ServiceV
 use crate::metrics::{AppGauges, EndpointGauge, Mirrored};
 use crate::rollout::{self, Actor, Change, Color, Command, Rejection, Transition, Trigger};
 use crate::routing::{AppRoute, BesideCounts, Published, ServiceRoute};
+use crate::upstream::breaker::now;
 use crate::upstream::{Endpoint, Health, ProbeReport};
 
 impl Controller {
@@ -199,6 +200,7 @@ fn gauges_of(route: &AppRoute) -> AppGauges {
             color,
             endpoint: member.endpoint.key.address.to_string(),
             up: member.endpoint.health() == Health::Healthy,
+            ejected: member.endpoint.breaker.is_ejected(now),
             connect_errors: member.endpoint.connect_errors.load(Relaxed),
         })
     });
@@ -254,9 +256,11 @@ fn endpoint_views<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<Endp
         let address = endpoint.key.address.to_string();
         let resolved = endpoint.label.clone();
         let health = endpoint.health();
+        let ejected = endpoint.breaker.is_ejected(now);
         match rows.iter_mut().find(|row| row.address == address) {
             Some(row) => {
                 row.resolved.push(resolved);
+                row.ejected &= ejected;
                 if health == Health::Healthy {
                     row.health = health;
                 }
@@ -269,6 +273,7 @@ fn endpoint_views<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<Endp
                 },
                 address,
                 health,
+                ejected,
                 last_probe: endpoint.last_probe(),
             }),
         }

@@ -135,6 +135,8 @@ pub struct EndpointView {
     pub resolved: Vec<String>,
     /// The best health among what it resolved to.
     pub health: Health,
+    /// Its requests fail: all that it resolved to is left alone for now.
+    pub ejected: bool,
     /// The last probe.
     pub last_probe: Option<Arc<ProbeReport>>,
 }

@@ -107,7 +107,7 @@ pub struct PoolCells {
     pub in_flight: Gauge,
     /// Of them, streams that are open, in the order of [`StreamKind::ALL`].
     streams: [Gauge; StreamKind::ALL.len()],
-    /// Requests sent a second time because the first connection had died unused.
+    /// Times that a request went out once more.
     pub retries: Cell,
     /// Answers that the proxy made itself because of the upstream (502, 504) and answers cut short.
     pub failed: Cell,

@@ -412,6 +412,23 @@ fn write_apps(text: &mut Text, apps: &[AppGauges]) {
             );
         }
     }
+    text.family(&names::ENDPOINT_EJECTED);
+    for app in apps {
+        let mut ejected: BTreeMap<(&str, Color, &str), bool> = BTreeMap::new();
+        for endpoint in &app.endpoints {
+            let key = (
+                endpoint.service.as_str(),
+                endpoint.color,
+                endpoint.endpoint.as_str(),
+            );
+            *ejected.entry(key).or_insert(true) &= endpoint.ejected;
+        }
+        for ((service, color, endpoint), ejected) in ejected {
+            let values = [app.app.as_str(), service, color.as_str(), endpoint];
+            let labels = labels(&names::ENDPOINT_EJECTED, &values);
+            text.sample(&names::ENDPOINT_EJECTED, &labels, u8::from(ejected));
+        }
+    }
     text.family(&names::ACTIVE);
     for app in apps {
         for color in Color::ALL {

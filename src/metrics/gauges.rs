@@ -43,6 +43,8 @@ pub struct EndpointGauge {
     pub endpoint: String,
     /// Its probes pass.
     pub up: bool,
+    /// Its requests fail: it is left alone.
+    pub ejected: bool,
     /// Connects that failed since the endpoint came to be.
     pub connect_errors: u64,
 }

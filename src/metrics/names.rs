@@ -91,7 +91,7 @@ metrics! {
     STREAMS = gauge("cutover_streams_open", &["app", "color", "kind"],
         "Open streams, counted among the requests in flight too; kind is websocket, upgrade (any other protocol) or sse.");
     RETRIES = counter("cutover_retries_total", POOL,
-        "Requests sent a second time because the first connection had died unused.");
+        "Times that a request went out once more: after a connect that failed, a connection that ended before the answer, or one that had died unused.");
     CONNECT_ERRORS = counter("cutover_upstream_connect_errors_total", POOL,
         "Connections to endpoints that could not be made.");
     SPILLED = counter("cutover_spilled_total", APP,
@@ -112,6 +112,8 @@ metrics! {
         "1 while an app's stored state is damaged and its changes are refused.");
     ENDPOINT_UP = gauge("cutover_endpoint_up", &["app", "service", "color", "endpoint"],
         "1 while the endpoint's probes pass.");
+    ENDPOINT_EJECTED = gauge("cutover_endpoint_ejected", &["app", "service", "color", "endpoint"],
+        "1 while the endpoint fails requests and is left alone for the others of its color.");
     ACTIVE = gauge("cutover_active", APP_COLOR,
         "1 for the active color, 0 for the standby.");
     WEIGHT = gauge("cutover_weight_ratio", &["app", "color", "kind"],

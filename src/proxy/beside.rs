@@ -158,7 +158,7 @@ fn other(worker: &Worker, lane: &Lane) -> Option<(Arc<Lane>, Claim)> {
     let table = worker.shared.published.load();
     let (_, service) = table.named(&lane.settings.app, &lane.settings.service)?;
     let other = service.pools[lane.color.other()].lanes.get(worker.index)?;
-    let claim = other.pick(worker.ticket(), true, None).ok()?;
+    let claim = other.pick(worker.ticket(), true, &[]).ok()?;
     Some((Arc::clone(other), claim))
 }
 

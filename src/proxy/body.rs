@@ -30,7 +30,7 @@ const PIECE: usize = 32 * 1024;
 
 /// A request's body on its way to the app.
 pub(super) struct RequestBody {
-    /// `None` for a copy, which has all there is of it in `primed`.
+    /// `None` for a copy, which has all there is of it in `primed`, and where there is no body.
     inner: Option<Incoming>,
     primed: Option<Primed>,
     /// `None` when there is no body: nothing to watch.
@@ -165,7 +165,7 @@ impl RequestBody {
         }
     }
 
-    /// No body at all.
+    /// No body.
     pub(super) fn none() -> Self {
         Self {
             inner: None,
@@ -178,7 +178,9 @@ impl RequestBody {
 
     /// Take what has come of the body already, so that a small one leaves in the same write as its head.
     pub(super) async fn prime(&mut self) {
-        let Some(inner) = &mut self.inner else { return };
+        let (None, Some(inner)) = (&self.primed, &mut self.inner) else {
+            return;
+        };
         self.primed = first_frame(inner).await;
         if let (Some(watched), Some(Ok(frame))) = (&self.watched, &self.primed) {
             // A body over its limit is refused when the frame is taken out below.

@@ -173,6 +173,11 @@ impl Exchange {
         self.call
     }
 
+    /// When its head was there.
+    pub(super) fn begun(&self) -> Instant {
+        self.start
+    }
+
     /// The request goes out once more.
     pub(super) fn retried(&self) {
         self.retries.set(self.retries.get() + 1);

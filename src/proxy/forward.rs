@@ -25,6 +25,7 @@ use super::location::Names;
 use super::origin::Origin;
 use super::refusal::{Accepts, refuse};
 use super::reply;
+use super::retry::{BodyState, Spare, Tries, kind_of};
 use super::send::{connect_error, line_for, may_repeat, send};
 use super::serving::Serving;
 use super::sse::Events;
@@ -36,8 +37,6 @@ use crate::config::HostHeader;
 use crate::routing::{Asked, HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
 use crate::upstream::Line;
 
-/// Tries in all when connecting fails: the second goes to another endpoint if there is one.
-const CONNECT_TRIES: u32 = 2;
 /// Serve one request: route, choose, claim, prepare, send, answer. Recording happens when the [`Exchange`] drops.
 pub(super) async fn forward(
     worker: Rc<Worker>,
@@ -124,17 +123,18 @@ async fn attempt(
     mut head: http::request::Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Failure> {
-    if let Some(origin) = Origin::of(
-        &head.headers,
-        exchange.peer(),
-        &worker.shared.published.load().edge,
-    ) {
-        exchange.says(origin);
-    }
+    note_origin(worker, exchange, &head);
     let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
     let wanted = upgrade::wanted(&head, !body.is_end_stream());
     let extended = head.extensions.remove::<Extended>();
-    let (lane, mut line) = reach(worker, exchange, &head, &body, proof.as_ref(), wanted.is_some()).await?;
+    let mut tries = Tries::default();
+    let way = Way {
+        worker,
+        exchange,
+        proof: proof.as_ref(),
+        switches: wanted.is_some(),
+    };
+    let (mut lane, mut line) = reach(way, &head, &body, &mut tries).await?;
     let upload = (!body.is_end_stream()).then(|| {
         let limits = &lane.settings.limits;
         // The client of a call is silent for as long as it likes.
@@ -143,21 +143,30 @@ async fn attempt(
             .map_or(limits.client_body_timeout, |_| grpc::SILENCE);
         Upload::new(exchange, limits.body_bytes, timeout)
     });
+    let mut body = RequestBody::new(body, upload.clone());
     let plain = upload.is_none() && wanted.is_none() && proof.is_none();
-    let wish = Wish::of(worker, &lane, &head, plain);
-    let request = prepare(
-        worker,
-        exchange,
-        &lane,
-        head,
-        body,
-        upload.clone(),
-        wanted.as_ref(),
-    )
-    .await;
-    let other = wish.map(|wish| wish.with(worker, exchange, &lane, &request));
-    let sent_at = StdInstant::now();
-    let (answer, freed) = send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await?;
+    let mut wish = Wish::of(worker, &lane, &head, plain);
+    let mut other = None;
+    let (answer, freed, sent_at) = loop {
+        let spare = (lane.settings.retry.attempts > 1 && wanted.is_none()).then(|| Spare::of(&head));
+        let request = prepare(worker, exchange, &lane, head, body, wanted.as_ref(), &mut tries).await;
+        if let Some(wish) = wish.take() {
+            other = Some(wish.with(worker, exchange, &lane, &request));
+        }
+        let sent_at = StdInstant::now();
+        let failed = match send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await {
+            Ok((answer, freed)) => break (answer, freed, sent_at),
+            Err(failed) => failed,
+        };
+        let state = failed.body_state(upload.is_some());
+        let again = spare.filter(|spare| {
+            let what = (failed.failed, spare.method(), state);
+            tries.once_more(worker, exchange, &lane, what)
+        });
+        head = again.ok_or(failed.error)?.into_head();
+        body = failed.body.unwrap_or_else(RequestBody::none);
+        (lane, line) = reach(way, &head, &body, &mut tries).await?;
+    };
     if !answer.body().is_end_stream() && check_coding(answer.headers()).is_err() {
         // Passed on without its coding it would be another body.
         return Err(ProxyError::BadAnswer.into());
@@ -183,15 +192,37 @@ async fn attempt(
     Ok(carry(worker, exchange, &lane, line, upload, answer, proof.is_some()).await)
 }
 
-/// Steps 1 to 3, and the connection: only a failed connect, with which nothing was sent, is tried again.
-async fn reach(
-    worker: &Rc<Worker>,
-    exchange: &Exchange,
-    head: &http::request::Parts,
-    body: &Incoming,
-    proof: Option<&Proof>,
+/// Who asks, where a proxy that is trusted says so.
+fn note_origin(worker: &Worker, exchange: &Exchange, head: &http::request::Parts) {
+    let table = worker.shared.published.load();
+    if let Some(origin) = Origin::of(&head.headers, exchange.peer(), &table.edge) {
+        exchange.says(origin);
+    }
+}
+
+/// What is the same for every try of a request.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    worker: &'a Rc<Worker>,
+    exchange: &'a Exchange,
+    proof: Option<&'a Proof>,
+    /// It wants to switch protocols.
     switches: bool,
+}
+
+/// Steps 1 to 3, and the connection. A failed connect, with which nothing was sent, is tried again here.
+async fn reach(
+    way: Way<'_>,
+    head: &http::request::Parts,
+    body: &impl Body,
+    tries: &mut Tries,
 ) -> Result<(Arc<Lane>, Line<RequestBody>), Failure> {
+    let Way {
+        worker,
+        exchange,
+        proof,
+        switches,
+    } = way;
     let mut hosts = HostBuffer::new();
     let host = check_head(head, &mut hosts)?;
     if !body.is_end_stream() {
@@ -203,27 +234,27 @@ async fn reach(
     {
         return Err(ProxyError::Misdirected.into());
     }
-    let mut tried = None;
-    let mut tries = 0;
+    let state = if body.is_end_stream() {
+        BodyState::None
+    } else {
+        BodyState::Whole
+    };
     loop {
-        let lane = match decide(worker, exchange, host, head, proof, tried)? {
+        let lane = match decide(worker, exchange, host, head, proof, tries)? {
             Decision::Send(lane) => lane,
             Decision::Wait(queue) => {
                 hold::wait(worker, exchange, head, &queue).await?;
                 continue;
             }
         };
-        if tries == 0 {
-            check_limits(&lane, head, body)?;
-        }
+        check_limits(&lane, head, body)?;
+        tries.begins(worker, exchange, &lane);
         match line_for(worker, exchange, &lane, may_repeat(&head.method, body), switches).await {
             Ok(line) => return Ok((lane, line)),
             Err(error) => {
-                tries += 1;
-                tried = exchange.with_claim(|claim| claim.endpoint().id);
-                exchange.unclaim();
-                if tries == CONNECT_TRIES {
-                    return Err(connect_error(&error).into());
+                let error = connect_error(&error);
+                if !tries.once_more(worker, exchange, &lane, (kind_of(error), &head.method, state)) {
+                    return Err(error.into());
                 }
             }
         }
@@ -274,7 +305,7 @@ fn decide(
     host: &str,
     head: &http::request::Parts,
     proof: Option<&Proof>,
-    tried: Option<u64>,
+    tries: &mut Tries,
 ) -> Result<Decision, Failure> {
     loop {
         let table = worker.shared.published.load();
@@ -315,7 +346,7 @@ fn decide(
             }
         };
         let lane = &service.pools[choice.color].lanes[worker.index];
-        match lane.pick(worker.ticket(), choice.explicit, tried) {
+        match lane.pick(tries.ticket(worker), choice.explicit, tries.failed()) {
             Ok(claim) => {
                 exchange.claimed(lane, claim);
                 exchange.introduce(choice.newcomer);
@@ -349,7 +380,7 @@ fn asked<'a>(exchange: &'a Exchange, host: &'a str, head: &'a http::request::Par
     }
 }
 
-fn check_limits(lane: &Lane, head: &http::request::Parts, body: &Incoming) -> Result<(), ProxyError> {
+fn check_limits(lane: &Lane, head: &http::request::Parts, body: &impl Body) -> Result<(), ProxyError> {
     let limits = &lane.settings.limits;
     let target = head
         .uri
@@ -370,14 +401,15 @@ async fn prepare(
     exchange: &Exchange,
     lane: &Lane,
     mut head: http::request::Parts,
-    body: Incoming,
-    upload: Option<Rc<Upload>>,
+    mut body: RequestBody,
     wanted: Option<&HeaderValue>,
+    tries: &mut Tries,
 ) -> Request<RequestBody> {
+    let streams = !body.is_end_stream();
     let expects = head.headers.contains_key(EXPECT);
     let sized = body.size_hint().exact().is_some();
-    prepare_head(worker, exchange, lane, &mut head);
-    if upload.is_some() && !sized {
+    tries.draw(&worker.ids, || prepare_head(worker, exchange, lane, &mut head));
+    if streams && !sized {
         // Said aloud: hyper leaves the body of a GET away otherwise.
         head.headers
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -385,8 +417,6 @@ async fn prepare(
     if let Some(wanted) = wanted {
         upgrade::ask(&mut head.headers, wanted);
     }
-    let streams = upload.is_some();
-    let mut body = RequestBody::new(body, upload);
     if streams && !expects {
         body.prime().await;
     }

@@ -27,6 +27,7 @@ mod refusal;
 mod reply;
 pub mod request_id;
 mod respond;
+mod retry;
 mod send;
 mod serving;
 mod sse;

@@ -42,6 +42,13 @@ impl RequestIds {
         HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
     }
 
+    /// Where the source stands. Set back to an earlier place it says again what it has said from there.
+    pub(super) fn stand(&self, at: Option<u64>) -> u64 {
+        let before = self.next.get();
+        self.next.set(at.unwrap_or(before));
+        before
+    }
+
     /// A number unlike those before it, and unlike those of another process.
     pub(super) fn noise(&self) -> u64 {
         let count = self.next.replace(self.next.get().wrapping_add(1));

@@ -16,6 +16,7 @@ use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::fit::{Spare, fit, not_begun};
+use super::retry::{BodyState, Failed, kind_of};
 use super::upgrade;
 use super::worker::Worker;
 use crate::config::Protocol;
@@ -27,9 +28,38 @@ use crate::wire::preamble::Ends;
 /// How often a request that was never sent goes out again: pooled connections may all have died at once.
 const RESENDS: u32 = 8;
 
-/// Step 5. What was never sent, or not begun by the word of the app, is sent again on another connection; anything else
-/// is not. With the answer to a wish to
-/// switch protocols comes the connection's inheritance.
+/// Why there is no answer, and what is left of the request.
+pub(super) struct Unanswered {
+    pub(super) error: ProxyError,
+    pub(super) failed: Failed,
+    /// Its body, if nothing of it was sent.
+    pub(super) body: Option<RequestBody>,
+}
+
+impl Unanswered {
+    /// What is left of the body of a request that `had` one.
+    pub(super) fn body_state(&self, had: bool) -> BodyState {
+        match (had, &self.body) {
+            (false, _) => BodyState::None,
+            (true, Some(_)) => BodyState::Whole,
+            (true, None) => BodyState::Begun,
+        }
+    }
+}
+
+impl From<ProxyError> for Unanswered {
+    fn from(error: ProxyError) -> Self {
+        Self {
+            error,
+            failed: kind_of(error),
+            body: None,
+        }
+    }
+}
+
+/// Step 5. What was never sent, or not begun by the word of the app, is sent again on another connection to
+/// the same endpoint; anything else is the caller's. With the answer to a wish to switch protocols comes the connection's
+/// inheritance.
 pub(super) async fn send(
     worker: &Rc<Worker>,
     exchange: &Exchange,
@@ -37,7 +67,7 @@ pub(super) async fn send(
     line: &mut Line<RequestBody>,
     mut request: Request<RequestBody>,
     upload: Option<&Upload>,
-) -> Result<(Response<Incoming>, Option<upgrade::Inheritance>), ProxyError> {
+) -> Result<(Response<Incoming>, Option<upgrade::Inheritance>), Unanswered> {
     let method = request.method().clone();
     let asks = request.headers().contains_key(UPGRADE);
     let mut resends = 0;
@@ -53,27 +83,28 @@ pub(super) async fn send(
         let again = match answer_in_time(line.send(request), stream.as_deref(), exchange, lane, upload).await
         {
             Ok(answer) => return Ok((answer, freed)),
-            Err(Unanswered::NeverSent(again)) => *again,
-            Err(Unanswered::NotBegun(error)) => match spare {
+            Err(NoAnswer::NeverSent(again)) => *again,
+            Err(NoAnswer::NotBegun(error)) => match spare {
                 Some(spare) => spare.request(),
-                None => return Err(given_up(upload, error)),
+                None => return Err(given_up(upload, error).into()),
             },
-            Err(Unanswered::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
-                return Err(given_up(upload, ProxyError::DrainExpired));
+            Err(NoAnswer::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
+                return Err(given_up(upload, ProxyError::DrainExpired).into());
             }
-            Err(Unanswered::Failed(error)) => return Err(given_up(upload, error)),
+            Err(NoAnswer::Failed(error)) => return Err(given_up(upload, error).into()),
         };
         // An app that closes every connection at once would be dialled for ever.
         if resends == RESENDS {
-            return Err(ProxyError::Reset);
+            return Err(unsent(ProxyError::Reset, again));
         }
         resends += 1;
         request = again;
         exchange.retried();
         let repeat = may_repeat(&method, request.body());
-        *line = line_for(worker, exchange, lane, repeat, asks)
-            .await
-            .map_err(|error| connect_error(&error))?;
+        match line_for(worker, exchange, lane, repeat, asks).await {
+            Ok(other) => *line = other,
+            Err(error) => return Err(unsent(connect_error(&error), request)),
+        }
     }
 }
 
@@ -83,6 +114,14 @@ fn given_up(upload: Option<&Upload>, error: ProxyError) -> ProxyError {
         upload.abort(error);
     }
     error
+}
+
+fn unsent(error: ProxyError, request: Request<RequestBody>) -> Unanswered {
+    Unanswered {
+        error,
+        failed: Failed::Unsent,
+        body: Some(request.into_body()),
+    }
 }
 
 /// Whether sending a request twice by accident does no harm (RFC 9110 §9.2.2), and its body is not a stream.
@@ -166,7 +205,7 @@ pub(super) fn connect_error(error: &ConnectError) -> ProxyError {
 }
 
 /// Why there is no answer.
-enum Unanswered {
+enum NoAnswer {
     /// Not a byte was sent: here is the request again.
     NeverSent(Box<Request<RequestBody>>),
     /// It was sent, but the app has not begun with it, it says; what else it is.
@@ -184,7 +223,7 @@ async fn answer_in_time(
     exchange: &Exchange,
     lane: &Lane,
     upload: Option<&Upload>,
-) -> Result<Response<Incoming>, Unanswered> {
+) -> Result<Response<Incoming>, NoAnswer> {
     let mut sent = std::pin::pin!(sent);
     let begun = Instant::now();
     let patience = lane.settings.timeouts.first_byte;
@@ -206,12 +245,12 @@ async fn answer_in_time(
     .await;
     match answered {
         Some(Ok(answer)) => Ok(answer),
-        None if stream.is_some_and(LineState::is_cut) => Err(Unanswered::Failed(ProxyError::DrainExpired)),
-        None => Err(Unanswered::Failed(ProxyError::FirstByteTimeout)),
+        None if stream.is_some_and(LineState::is_cut) => Err(NoAnswer::Failed(ProxyError::DrainExpired)),
+        None => Err(NoAnswer::Failed(ProxyError::FirstByteTimeout)),
         Some(Err(mut error)) => Err(match error.take_message() {
-            Some(request) => Unanswered::NeverSent(Box::new(request)),
-            None if not_begun(error.error()) => Unanswered::NotBegun(why_unanswered(error.error(), upload)),
-            None => Unanswered::Failed(why_unanswered(error.error(), upload)),
+            Some(request) => NoAnswer::NeverSent(Box::new(request)),
+            None if not_begun(error.error()) => NoAnswer::NotBegun(why_unanswered(error.error(), upload)),
+            None => NoAnswer::Failed(why_unanswered(error.error(), upload)),
         }),
     }
 }

@@ -170,6 +170,7 @@ pub(super) struct Worker {
     pub(super) streams: Streams,
     stopping: Cell<bool>,
     tickets: Cell<usize>,
+    born: Instant,
     open: Cell<usize>,
     clients: RefCell<HashMap<u64, Weak<Client>>>,
     next_client: Cell<u64>,
@@ -189,6 +190,7 @@ impl Worker {
             streams: Streams::new(index),
             stopping: Cell::new(false),
             tickets: Cell::new(index),
+            born: Instant::now(),
             open: Cell::new(0),
             clients: RefCell::default(),
             next_client: Cell::new(0),
@@ -205,6 +207,11 @@ impl Worker {
     /// Rises by one a request: where the walk over a pool's endpoints begins.
     pub(super) fn ticket(&self) -> usize {
         self.tickets.replace(self.tickets.get().wrapping_add(1))
+    }
+
+    /// The seconds from the worker's start to a moment: a clock for budgets.
+    pub(super) fn second(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.born).as_secs()
     }
 
     /// The proof that a request is part of, by the value of its header: `SECRET APP SERVICE`.

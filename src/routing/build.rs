@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use tokio::sync::Notify;
 
 use super::table::{AppRoute, Lane, Member, PaddedPoint, Pool, RoutingTable, ServiceRoute, Settings};
-use super::{Affinity, Beside, HoldQueue, Matcher, Place};
+use super::{Affinity, Beside, HoldQueue, Matcher, Place, RetryBudget};
 use crate::config::{self, Address, Config, EndpointAddress, HostHeader, Preview, Probe, Protocol, WhenLast};
 use crate::metrics::Registry;
 use crate::rollout::{AppState, ByColor, Color, Phase};
@@ -63,7 +63,7 @@ pub fn rebuild(
     now: Instant,
 ) -> Built {
     let AppInput { config, state, .. } = input;
-    let mut carried = Carried::of(before);
+    let mut carried = Carried::of(before, fixed.workers);
     let besides = Besides {
         preview: config.traffic.preview.clone().map(Arc::new),
         beside: beside(config, before),
@@ -165,17 +165,23 @@ fn beside(config: &config::App, before: Option<&AppRoute>) -> Option<Arc<Beside>
 /// The live parts of the table before, taken out as they find their place in the new one.
 struct Carried {
     members: HashMap<EndpointKey, Arc<Member>>,
+    /// By service.
+    budgets: HashMap<String, Arc<[RetryBudget]>>,
     kept: Vec<u64>,
 }
 
 impl Carried {
-    fn of(before: Option<&AppRoute>) -> Self {
-        let services = before.into_iter().flat_map(|app| &app.services);
-        let pools = services.flat_map(|service| service.pools.iter());
+    fn of(before: Option<&AppRoute>, workers: usize) -> Self {
+        let services = || before.into_iter().flat_map(|app| &app.services);
+        let budgets = services().map(|service| (service.name.clone(), Arc::clone(&service.settings.budgets)));
+        let pools = services().flat_map(|service| service.pools.iter());
         let members = pools.flat_map(|(_, pool)| &pool.members);
         let by_key = members.map(|member| (member.endpoint.key.clone(), Arc::clone(member)));
         Self {
             members: by_key.collect(),
+            budgets: budgets
+                .filter(|(_, of_workers)| of_workers.len() == workers)
+                .collect(),
             kept: Vec::new(),
         }
     }
@@ -229,6 +235,12 @@ fn build_service(
         headers: service.headers.clone(),
         errors: Arc::new(app.errors.clone()),
         strip: prefix,
+        balance: app.balance,
+        retry: app.retry,
+        budgets: carried
+            .budgets
+            .remove(&service.name)
+            .unwrap_or_else(|| (0..fixed.workers).map(|_| RetryBudget::default()).collect()),
         preview: besides.preview.clone(),
         beside: besides.beside.clone(),
         streams: app.drain.streams,

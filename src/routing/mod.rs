@@ -7,6 +7,7 @@
 mod affinity;
 mod asked;
 mod beside;
+mod budget;
 mod build;
 mod choose;
 mod hold;
@@ -21,6 +22,7 @@ mod tests;
 pub use affinity::{Affinity, COOKIE, Newcomer};
 pub use asked::{Asked, client_of};
 pub use beside::{Beside, BesideCounts, CopyPermit};
+pub use budget::RetryBudget;
 pub use build::{AppInput, Built, Fixed, Resolved, gates, matcher, rebuild, with_app};
 pub use choose::{Choice, From, Special, Unavailable, Why, choose, choose_with, peek_bucket};
 pub use hold::{HoldQueue, HoldTicket};

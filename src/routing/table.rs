@@ -4,12 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{Affinity, Beside, HoldQueue, Matcher, Place, PreviewKey};
+use super::{Affinity, Beside, HoldQueue, Matcher, Place, PreviewKey, RetryBudget};
 use crate::config::{
-    Drain, Errors, Headers, HostPattern, Limits, Network, PathMatch, Preview, Rule, Streams, Timeouts,
+    Balance, BalancePolicy, Drain, Errors, Headers, HostPattern, Limits, Network, PathMatch, Preview, Retry,
+    Rule, Streams, Timeouts,
 };
 use crate::metrics::{PoolCells, PoolMetrics};
 use crate::rollout::{ByColor, Color, Weight};
+use crate::upstream::breaker::now;
 use crate::upstream::{Claim, Endpoint, Gate, Health};
 
 /// One published state of all routing.
@@ -213,6 +215,12 @@ pub struct Settings {
     pub errors: Arc<Errors>,
     /// The prefix to take off, if `strip_prefix` is on.
     pub strip: Option<String>,
+    /// Which endpoint a request goes to, and when one is left alone.
+    pub balance: Balance,
+    /// How often a request may be tried.
+    pub retry: Retry,
+    /// Each worker's count for it; carried over.
+    pub budgets: Arc<[RetryBudget]>,
     /// What is taken out of requests because it is for us: a preview's header and cookie.
     pub preview: Option<Arc<Preview>>,
     /// What is asked of the other color besides.
@@ -220,6 +228,14 @@ pub struct Settings {
     /// How the streams of a color end that is left. Of the time when a stream began; the newest table's word
     /// stands over it, as long as the app exists.
     pub streams: Streams,
+}
+
+impl Settings {
+    /// A worker's retry budget.
+    #[must_use]
+    pub fn budget(&self, worker: usize) -> &RetryBudget {
+        &self.budgets[worker]
+    }
 }
 
 /// The endpoints of one service in one color.
@@ -313,33 +329,85 @@ impl Lane {
 
     /// Steps 2b and 3 of a request: pick an endpoint and claim it.
     ///
-    /// Of two usable endpoints (walking on from `ticket`, which the caller raises by one a request) the one with
-    /// fewer claims of this worker is taken. `tried` leaves one out that has just failed, if there is another.
+    /// The policy chooses among the usable endpoints, walking on from `ticket`, which the caller raises by one a
+    /// request. `tried`, which have failed the request already, and ejected ones are left out if there are others.
     ///
     /// # Errors
     /// [`PickError::Closed`]: load the table again. [`PickError::Empty`]: nothing to send to.
-    pub fn pick(&self, ticket: usize, explicit: bool, tried: Option<u64>) -> Result<Claim, PickError> {
+    pub fn pick(&self, ticket: usize, explicit: bool, tried: &[u64]) -> Result<Claim, PickError> {
         let member = self.select(ticket, tried).ok_or(PickError::Empty)?;
+        if self.members.len() > 1 && !member.endpoint.breaker.admit(now, self.settings.balance.ejected) {
+            // Somebody else was faster with the trial: the next choice leaves it out.
+            let member = self.select(ticket, tried).ok_or(PickError::Empty)?;
+            return self.claim(member, explicit);
+        }
+        self.claim(member, explicit)
+    }
+
+    fn claim(&self, member: &Member, explicit: bool) -> Result<Claim, PickError> {
         let gate = if explicit { &member.explicit } else { &member.open };
         // No gate is no permission; a closed one says that this table is no longer the newest.
         let gate = gate.as_ref().ok_or(PickError::Empty)?;
         gate.claim(self.worker).ok_or(PickError::Closed)
     }
 
-    fn select(&self, ticket: usize, tried: Option<u64>) -> Option<&Member> {
+    /// Whether there is a usable endpoint besides these.
+    #[must_use]
+    pub fn has_other(&self, tried: &[u64]) -> bool {
+        let fresh = |member: &Arc<Member>| taking(member) && !tried.contains(&member.endpoint.id);
+        self.members.iter().any(fresh)
+    }
+
+    fn select(&self, ticket: usize, tried: &[u64]) -> Option<&Member> {
         if let [only] = self.members.as_slice() {
             return (usable(only) || self.serves_failing(only)).then_some(only);
         }
-        let fresh = |member: &Member| usable(member) && Some(member.endpoint.id) != tried;
-        self.lesser_of_two(ticket, fresh)
-            .or_else(|| self.lesser_of_two(ticket, usable))
-            .or_else(|| self.lesser_of_two(ticket, |member| self.serves_failing(member)))
+        let fresh = |member: &Member| taking(member) && !tried.contains(&member.endpoint.id);
+        self.by_policy(ticket, fresh)
+            .or_else(|| {
+                self.by_policy(ticket, |member| {
+                    usable(member) && !tried.contains(&member.endpoint.id)
+                })
+            })
+            .or_else(|| self.by_policy(ticket, usable))
+            .or_else(|| self.by_policy(ticket, |member| self.serves_failing(member)))
+    }
+
+    fn by_policy(&self, ticket: usize, wanted: impl Fn(&Member) -> bool) -> Option<&Member> {
+        match self.settings.balance.policy {
+            BalancePolicy::LeastRequest => self.lesser_of_two(ticket, wanted),
+            BalancePolicy::RoundRobin => self.walk(ticket).find(|member| wanted(member)),
+            BalancePolicy::Random => {
+                // Among those wanted each is as likely: a walk from a random place would favour a gap's neighbour.
+                let count = self.members.iter().filter(|member| wanted(member)).count();
+                let nth = spread(ticket).checked_rem(count)?;
+                self.walk(0).filter(|member| wanted(member)).nth(nth)
+            }
+        }
+    }
+
+    fn walk(&self, from: usize) -> impl Iterator<Item = &Member> {
+        let count = self.members.len();
+        (0..count).map(move |step| &*self.members[(from % count + step) % count])
+    }
+
+    /// A request to this endpoint has failed as [`Breaker::failed`] has it. True: it is ejected from now on.
+    ///
+    /// [`Breaker::failed`]: crate::upstream::Breaker::failed
+    #[must_use]
+    pub fn failed(&self, endpoint: &Endpoint) -> bool {
+        let balance = &self.settings.balance;
+        let others = self
+            .members
+            .iter()
+            .any(|member| member.endpoint.id != endpoint.id && taking(member));
+        endpoint
+            .breaker
+            .failed(now(), balance.failures, balance.ejected, others)
     }
 
     fn lesser_of_two(&self, ticket: usize, wanted: impl Fn(&Member) -> bool) -> Option<&Member> {
-        let count = self.members.len();
-        let walk = (0..count).map(|step| &*self.members[(ticket + step) % count]);
-        let mut two = walk.filter(|member| wanted(member));
+        let mut two = self.walk(ticket).filter(|member| wanted(member));
         let first = two.next()?;
         let second = two.next().unwrap_or(first);
         Some(if self.load_of(second) < self.load_of(first) {
@@ -359,6 +427,19 @@ impl Lane {
     fn serves_failing(&self, member: &Member) -> bool {
         self.serve_when_failing && member.endpoint.health() == Health::Failing
     }
+}
+
+/// Whether it is usable and not ejected.
+fn taking(member: &Member) -> bool {
+    usable(member) && !member.endpoint.breaker.is_ejected(now)
+}
+
+/// A ticket's bits, spread as if by chance (the finaliser of splitmix64).
+fn spread(ticket: usize) -> usize {
+    let mut n = (ticket as u64).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    n = (n ^ (n >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    n = (n ^ (n >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    usize::try_from((n ^ (n >> 31)) >> 1).unwrap_or(0)
 }
 
 fn usable(member: &Member) -> bool {

@@ -187,7 +187,7 @@ fn a_hold_closes_the_ordinary_gates_and_a_release_opens_new_ones() {
     );
     assert_eq!(bench.choose("/", Special::None), Err(Unavailable::Held));
     let health = bench.choose("/healthz", Special::None).unwrap();
-    assert!(health.explicit && bench.lane(Color::Blue).pick(0, true, None).is_ok());
+    assert!(health.explicit && bench.lane(Color::Blue).pick(0, true, &[]).is_ok());
     assert!(bench.choose("/", Special::Verify).unwrap().explicit);
     bench.state.hold = None;
     assert!(bench.rebuild().is_empty());
@@ -205,7 +205,7 @@ fn a_drained_color_has_no_gate_at_all() {
     );
     assert!(bench.member(Color::Green).explicit.is_none());
     assert_eq!(
-        bench.lane(Color::Green).pick(0, true, None).unwrap_err(),
+        bench.lane(Color::Green).pick(0, true, &[]).unwrap_err(),
         PickError::Empty
     );
 }
@@ -238,11 +238,11 @@ fn a_closed_gate_says_load_again_and_an_empty_pool_says_nothing_there() {
     let gate = bench.member(Color::Blue).open.as_ref().unwrap();
     gate.close();
     assert_eq!(
-        bench.lane(Color::Blue).pick(0, false, None).unwrap_err(),
+        bench.lane(Color::Blue).pick(0, false, &[]).unwrap_err(),
         PickError::Closed
     );
     assert_eq!(
-        bench.lane(Color::Green).pick(0, false, None).unwrap_err(),
+        bench.lane(Color::Green).pick(0, false, &[]).unwrap_err(),
         PickError::Empty
     );
 }
@@ -251,12 +251,12 @@ fn a_closed_gate_says_load_again_and_an_empty_pool_says_nothing_there() {
 fn the_lesser_of_two_is_picked_and_the_one_that_failed_is_left_out() {
     let bench = Bench::new(&["127.0.0.1:1", "127.0.0.1:3"], &["127.0.0.1:2"]);
     let lane = bench.lane(Color::Blue);
-    let first = lane.pick(0, false, None).unwrap();
-    let second = lane.pick(0, false, None).unwrap();
+    let first = lane.pick(0, false, &[]).unwrap();
+    let second = lane.pick(0, false, &[]).unwrap();
     assert_ne!(first.endpoint().id, second.endpoint().id);
     drop(second);
     for ticket in 0..4 {
-        let claim = lane.pick(ticket, false, Some(first.endpoint().id)).unwrap();
+        let claim = lane.pick(ticket, false, &[first.endpoint().id]).unwrap();
         assert_ne!(claim.endpoint().id, first.endpoint().id);
     }
 }
@@ -265,10 +265,10 @@ fn the_lesser_of_two_is_picked_and_the_one_that_failed_is_left_out() {
 fn the_last_endpoint_of_the_active_color_serves_while_failing_but_not_while_unreachable() {
     let bench = two();
     bench.health(Color::Blue, Health::Failing);
-    assert!(bench.lane(Color::Blue).pick(0, false, None).is_ok());
+    assert!(bench.lane(Color::Blue).pick(0, false, &[]).is_ok());
     bench.health(Color::Blue, Health::Unreachable);
     assert_eq!(
-        bench.lane(Color::Blue).pick(0, false, None).unwrap_err(),
+        bench.lane(Color::Blue).pick(0, false, &[]).unwrap_err(),
         PickError::Empty
     );
 }

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use rustls_pki_types::ServerName;
 use tokio::sync::Notify;
 
+use super::Breaker;
 use super::health::Judged;
 use crate::config::EndpointAddress;
 use crate::rollout::Color;
@@ -141,6 +142,8 @@ pub struct Endpoint {
     last_probe: ArcSwapOption<ProbeReport>,
     /// Rise and fall; locked by the control plane only, once a probe.
     pub(super) judged: Mutex<Judged>,
+    /// What requests say of it.
+    pub breaker: Breaker,
     /// Connects that failed in a row, over all workers.
     pub connect_failures: AtomicU32,
     /// Told of each connect that fails: whoever watches need not look.
@@ -176,6 +179,7 @@ impl Endpoint {
             health: AtomicU8::new(0),
             last_probe: ArcSwapOption::empty(),
             judged: Mutex::default(),
+            breaker: Breaker::default(),
             connect_failures: AtomicU32::new(0),
             connect_errors: AtomicU64::new(0),
             alarm: OnceLock::new(),

@@ -1,5 +1,6 @@
 //! The apps' side: endpoints, and the claims that requests hold on them.
 
+pub mod breaker;
 pub mod claim;
 pub mod connections;
 mod dial;
@@ -10,6 +11,7 @@ mod line;
 mod task;
 mod trunk;
 
+pub use breaker::Breaker;
 pub use claim::{Claim, Gate, StreamMark};
 pub use connections::Connections;
 pub use dial::ConnectError;

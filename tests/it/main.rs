@@ -29,6 +29,7 @@ mod lifecycle;
 mod limits;
 mod operating;
 mod preview;
+mod resilience;
 mod routing;
 mod rules;
 mod smuggling;

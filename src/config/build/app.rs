@@ -122,6 +122,8 @@ impl AppBuild<'_, '_, '_, '_> {
                 streams: self.streams(&raw.drain.streams),
             },
             deploy,
+            balance: self.build.balance(&raw.balance),
+            retry: self.build.retry(&raw.retry),
             headers,
             errors: errors.over_defaults(),
             send_proxy_protocol: raw.send_proxy_protocol.as_ref().map(|at| match at.get() {

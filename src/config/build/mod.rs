@@ -9,6 +9,7 @@ mod listeners;
 mod origin;
 mod parts;
 mod policy;
+mod resilience;
 mod rules;
 mod traffic;
 

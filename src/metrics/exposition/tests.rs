@@ -109,6 +109,7 @@ fn endpoint(color: Color, name: &str, connect_errors: u64) -> EndpointGauge {
         color,
         endpoint: name.to_owned(),
         up: true,
+        ejected: false,
         connect_errors,
     }
 }
