@@ -82,7 +82,10 @@ pub(super) async fn send(
         }
         let again = match answer_in_time(line.send(request), stream.as_deref(), exchange, lane, upload).await
         {
-            Ok(answer) => return Ok((answer, freed)),
+            Ok(answer) => {
+                exchange.with_claim(|claim| answered(claim.endpoint()));
+                return Ok((answer, freed));
+            }
             Err(NoAnswer::NeverSent(again)) => *again,
             Err(NoAnswer::NotBegun(error)) => match spare {
                 Some(spare) => spare.request(),
@@ -91,7 +94,13 @@ pub(super) async fn send(
             Err(NoAnswer::Failed(error)) if line.was_cut() && error == ProxyError::Reset => {
                 return Err(given_up(upload, ProxyError::DrainExpired).into());
             }
-            Err(NoAnswer::Failed(error)) => return Err(given_up(upload, error).into()),
+            Err(NoAnswer::Failed(error)) => {
+                // A status is never a failure, and nor is what the client or the operator did.
+                if matches!(error, ProxyError::Reset | ProxyError::FirstByteTimeout) {
+                    exchange.with_claim(|claim| failed(lane, claim.endpoint()));
+                }
+                return Err(given_up(upload, error).into());
+            }
         };
         // An app that closes every connection at once would be dialled for ever.
         if resends == RESENDS {
@@ -114,6 +123,25 @@ fn given_up(upload: Option<&Upload>, error: ProxyError) -> ProxyError {
         upload.abort(error);
     }
     error
+}
+
+/// The endpoint has failed a request: at the breaker's limit that is the last for a while.
+fn failed(lane: &Lane, endpoint: &Endpoint) {
+    if lane.failed(endpoint) {
+        let key = &endpoint.key;
+        let (failures, pause) = (lane.settings.balance.failures, lane.settings.balance.ejected);
+        tracing::warn!(app = key.app, service = key.service, color = %key.color, endpoint = endpoint.label,
+            failures, ?pause, "an endpoint that fails requests is left alone; the others take its share");
+    }
+}
+
+/// The endpoint has answered: if it was left alone, that is over.
+fn answered(endpoint: &Endpoint) {
+    if endpoint.breaker.answered() {
+        let key = &endpoint.key;
+        tracing::info!(app = key.app, service = key.service, color = %key.color, endpoint = endpoint.label,
+            "an endpoint that was left alone answers again");
+    }
 }
 
 fn unsent(error: ProxyError, request: Request<RequestBody>) -> Unanswered {
@@ -183,6 +211,7 @@ pub(super) async fn line_to(
         Ok(_) => endpoint.connected(),
         Err(error) => {
             endpoint.connect_failed();
+            failed(lane, endpoint);
             tracing::debug!(endpoint = %endpoint.key.target, %error, "connect failed");
             if matches!(error, ConnectError::Tls(_)) {
                 let key = &endpoint.key;

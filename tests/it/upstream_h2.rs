@@ -174,7 +174,8 @@ fn a_connection_that_breaks_fails_its_requests_and_no_others() {
     });
     let proxy = colors(&app, None, "");
     let mut waits = proxy.client();
-    waits.send("GET /wait HTTP/1.1\r\nHost: h\r\n\r\n");
+    // No GET: that would go out once more.
+    waits.send("POST /wait HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
     until("it is there", || app.requests() == 1);
     app.hang_up();
     assert_eq!(waits.answer().status(), 502);
