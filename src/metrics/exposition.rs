@@ -8,6 +8,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+mod mirrors;
+
+use mirrors::write_mirrors;
+
 use super::control::ControlSnapshot;
 use super::names::{self, Metric};
 use super::text::{Text, labels, push_label};
@@ -434,35 +438,6 @@ fn write_apps(text: &mut Text, apps: &[AppGauges]) {
         for color in Color::ALL {
             let labels = labels(&names::ACTIVE, &[&app.app, color.as_str()]);
             text.sample(&names::ACTIVE, &labels, u8::from(color == app.active));
-        }
-    }
-}
-
-fn write_mirrors(text: &mut Text, apps: &[AppGauges]) {
-    text.family(&names::MIRRORED);
-    for app in apps {
-        let of = &app.mirrored;
-        for (result, count) in [
-            ("same", of.same),
-            ("different", of.different),
-            ("failed", of.failed),
-            ("dropped", of.dropped),
-        ] {
-            text.sample(
-                &names::MIRRORED,
-                &labels(&names::MIRRORED, &[&app.app, result]),
-                count,
-            );
-        }
-    }
-    text.family(&names::MIRROR_SECONDS);
-    for app in apps {
-        for (side, micros) in [
-            ("active", app.mirrored.active_micros),
-            ("standby", app.mirrored.standby_micros),
-        ] {
-            let labels = labels(&names::MIRROR_SECONDS, &[&app.app, side]);
-            text.sample(&names::MIRROR_SECONDS, &labels, micros as f64 / 1e6);
         }
     }
 }

@@ -89,7 +89,7 @@ metrics! {
     IN_FLIGHT = gauge("cutover_requests_in_flight", POOL,
         "Requests that have begun and not ended.");
     STREAMS = gauge("cutover_streams_open", &["app", "color", "kind"],
-        "Open streams, counted among the requests in flight too; kind is websocket, upgrade (any other protocol) or sse.");
+        "Open streams, counted among the requests in flight too; kind is websocket, upgrade (any other protocol), sse or grpc (a call whose answer has begun).");
     RETRIES = counter("cutover_retries_total", POOL,
         "Times that a request went out once more: after a connect that failed, a connection that ended before the answer, or one that had died unused.");
     CONNECT_ERRORS = counter("cutover_upstream_connect_errors_total", POOL,

@@ -135,14 +135,7 @@ async fn attempt(
         switches: wanted.is_some(),
     };
     let (mut lane, mut line) = reach(way, &head, &body, &mut tries).await?;
-    let upload = (!body.is_end_stream()).then(|| {
-        let limits = &lane.settings.limits;
-        // The client of a call is silent for as long as it likes.
-        let timeout = exchange
-            .call()
-            .map_or(limits.client_body_timeout, |_| grpc::SILENCE);
-        Upload::new(exchange, limits.body_bytes, timeout)
-    });
+    let upload = (!body.is_end_stream()).then(|| watched(exchange, &lane));
     let mut body = RequestBody::new(body, upload.clone());
     let plain = upload.is_none() && wanted.is_none() && proof.is_none();
     let mut wish = Wish::of(worker, &lane, &head, plain);
@@ -190,6 +183,16 @@ async fn attempt(
     };
     let upload = upload.filter(|_| line.is_http2());
     Ok(carry(worker, exchange, &lane, line, upload, answer, proof.is_some()).await)
+}
+
+/// The watch on a request's body.
+fn watched(exchange: &Rc<Exchange>, lane: &Lane) -> Rc<Upload> {
+    let limits = &lane.settings.limits;
+    // The client of a call is silent for as long as it likes.
+    let timeout = exchange
+        .call()
+        .map_or(limits.client_body_timeout, |_| grpc::SILENCE);
+    Upload::new(exchange, limits.body_bytes, timeout)
 }
 
 /// Who asks, where a proxy that is trusted says so.

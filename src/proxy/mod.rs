@@ -23,6 +23,7 @@ mod location;
 pub mod origin;
 mod preamble;
 mod preface;
+mod primed;
 mod refusal;
 mod reply;
 pub mod request_id;

@@ -202,8 +202,11 @@ fn a_listener_answers_itself() {
     assert_eq!(wire.get("/next").text(), "/next");
     let log = proxy.folder().join("access.log");
     until("the others are logged", || {
-        std::fs::read_to_string(&log)
-            .is_ok_and(|text| text.contains("\"/next\"") && text.contains("\"/other\""))
+        std::fs::read_to_string(&log).is_ok_and(|text| {
+            ["next", "other", "proxy-health"]
+                .iter()
+                .all(|path| text.contains(&format!("\"/{path}\"")))
+        })
     });
     let text = std::fs::read_to_string(&log).unwrap();
     assert_eq!(
