@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod deploy;
 pub mod expr;
 pub mod metrics;
 pub mod proxy;

@@ -2,14 +2,15 @@
 //! every step. What failed is repeated by `CUTOVER_SEED=N cargo test --test simulation`; how many sequences run is
 //! `CUTOVER_SIMULATIONS`.
 
-#![allow(clippy::unwrap_used, reason = "a test panics to fail")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test panics to fail")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cutover::rollout::{
-    Actor, AppState, Applied, ByColor, Change, Color, Command, FileEndpoints, HealthFacts, Rejection,
-    TRAIL_MAX, Transition, Trigger, Weight, apply,
+    Actor, AppState, Applied, BakePhase, Baseline, ByColor, Change, Color, Command, FileEndpoints,
+    HealthFacts, Note, Pause, Rejection, RolloutChange, RolloutStep, TRAIL_MAX, Transition, Trigger, Watch,
+    Weight, apply,
 };
 use cutover::store::{Entry, Event, Journal, state_from_json, state_to_json};
 use jiff::{SignedDuration, Timestamp};
@@ -69,11 +70,10 @@ fn a_restart_at_any_step_finds_the_last_committed_state() {
         journal.append(entry(&world.state, Event::First), false).unwrap();
         for _ in 0..STEPS / 2 {
             let before = world.state.generation;
-            if let Some(applied) = world.step() {
-                assert_eq!(world.state.generation, before + 1);
-                journal
-                    .append(entry(&world.state, Event::Changed(applied)), false)
-                    .unwrap();
+            if let Some(event) = world.step() {
+                let risen = u64::from(matches!(event, Event::Changed(_)));
+                assert_eq!(world.state.generation, before + risen);
+                journal.append(entry(&world.state, event), false).unwrap();
             }
             if world.dice.one_in(40) {
                 journal.compact().unwrap();
@@ -199,13 +199,14 @@ impl World {
     }
 
     /// One random command; what it changed.
-    fn step(&mut self) -> Option<Applied> {
+    fn step(&mut self) -> Option<Event> {
         if self.dice.one_in(10) {
             self.crash();
         }
         let command = self.command();
         match self.try_apply(&command) {
-            Ok(Transition::Changed(_, applied)) => Some(applied),
+            Ok(Transition::Changed(_, applied)) => Some(Event::Changed(applied)),
+            Ok(Transition::Noted(_, note)) => Some(Event::Noted(note)),
             _ => None,
         }
     }
@@ -236,7 +237,9 @@ impl World {
     }
 
     fn change(&mut self) -> Change {
-        match self.dice.below(16) {
+        match self.dice.below(26) {
+            16..=18 => self.guard(),
+            19..=25 => Change::Rollout(self.rollout()),
             0..=3 => Change::Switch {
                 to: self.dice.color(),
                 facts: self.facts(),
@@ -273,6 +276,84 @@ impl World {
         }
     }
 
+    /// What the guard says: of this bake, of an older one, of none.
+    fn guard(&mut self) -> Change {
+        let of = match (&self.state.bake, self.dice.one_in(8)) {
+            (Some(bake), false) => bake.of,
+            _ => self.dice.below(self.state.generation + 2),
+        };
+        let end = [None, None, Some(BakePhase::Passed), Some(BakePhase::Insufficient)];
+        match self.dice.below(3) {
+            0 => Change::GuardBack {
+                of,
+                facts: self.facts(),
+            },
+            1 => Change::Note(Note::ALL[self.dice.below(Note::ALL.len() as u64) as usize]),
+            _ => Change::Watched {
+                of,
+                watched: Duration::from_secs(self.dice.below(600)),
+                end: end[self.dice.below(4) as usize],
+            },
+        }
+    }
+
+    fn rollout(&mut self) -> RolloutChange {
+        let (of, at) = match (&self.state.rollout, self.dice.one_in(8)) {
+            (Some(rollout), false) => (rollout.of, rollout.at),
+            _ => (
+                self.dice.below(self.state.generation + 2),
+                Some(self.dice.below(4) as usize),
+            ),
+        };
+        match self.dice.below(12) {
+            0..=1 => RolloutChange::Start {
+                to: self.dice.color(),
+                steps: self.steps(),
+                facts: self.facts(),
+            },
+            2..=5 => RolloutChange::Next {
+                of,
+                from: at,
+                facts: self.facts(),
+            },
+            6 => RolloutChange::At {
+                of,
+                step: at,
+                waited: Duration::from_secs(self.dice.below(600)),
+            },
+            7 => RolloutChange::Fail { of },
+            8 => RolloutChange::Promote {
+                full: self.dice.one_in(2),
+                facts: self.facts(),
+            },
+            9 => RolloutChange::Pause,
+            10 => RolloutChange::Resume,
+            _ => RolloutChange::Abort,
+        }
+    }
+
+    /// Mostly a rising list, now and then one that is none.
+    fn steps(&mut self) -> Vec<RolloutStep> {
+        let mut weights: Vec<u8> = (0..self.dice.below(5))
+            .map(|_| self.dice.below(102) as u8)
+            .collect();
+        if !self.dice.one_in(5) {
+            weights.sort_unstable();
+            weights.dedup();
+        }
+        let pause = |seconds| match seconds {
+            0 => Pause::Approval,
+            seconds => Pause::For(Duration::from_secs(seconds)),
+        };
+        weights
+            .into_iter()
+            .map(|weight| RolloutStep {
+                weight,
+                pause: pause(self.dice.below(3)),
+            })
+            .collect()
+    }
+
     fn percent(&mut self) -> u8 {
         match self.dice.below(4) {
             0 => [0, 100, 101, 255][self.dice.below(4) as usize],
@@ -291,6 +372,10 @@ impl World {
             healthy,
             reachable: healthy || self.dice.one_in(2),
             refusals: vec!["web 127.0.0.1:9: refused".to_owned()],
+            watch: self.dice.one_in(2).then(|| Watch {
+                length: Duration::from_secs(300),
+                baseline: Baseline::default(),
+            }),
         }
     }
 
@@ -342,6 +427,12 @@ impl World {
             let told = format!("{command:?}\nfrom {before:?}\nto {next:?}");
             check_state(next, &told);
             check_change(&before, next, command, *applied, self.now, &told);
+            self.state = next.clone();
+        }
+        if let Ok(Transition::Noted(next, _)) = &result {
+            let told = format!("{command:?}\nfrom {before:?}\nto {next:?}");
+            check_state(next, &told);
+            check_note(&before, next, &told);
             self.state = next.clone();
         }
         self.check_answer(&before, command, &result);
@@ -445,6 +536,7 @@ fn check_state(state: &AppState, told: &str) {
         !state.colors[state.active].left,
         "the active color has left: {told}"
     );
+    check_watch(state, told);
     let generations: Vec<u64> = state.trail.iter().map(|was| was.generation).collect();
     assert!(
         generations.is_sorted_by(|a, b| a < b),
@@ -459,6 +551,49 @@ fn check_state(state: &AppState, told: &str) {
         Some(state.active),
         "{told}"
     );
+}
+
+/// What is true of every note: nothing that routes, nothing that counts.
+fn check_note(before: &AppState, next: &AppState, told: &str) {
+    let routing = |state: &AppState| AppState {
+        bake: None,
+        rollout: None,
+        ..state.clone()
+    };
+    assert_eq!(routing(before), routing(next), "a note moves nothing: {told}");
+    if let (Some(was), Some(is)) = (&before.bake, &next.bake) {
+        assert!(
+            is.watched >= was.watched && is.of == was.of,
+            "time runs backwards: {told}"
+        );
+        assert!(
+            was.phase.runs() || was == is,
+            "a bake that is over stays over: {told}"
+        );
+    }
+}
+
+/// Bakes and rollouts of a state.
+fn check_watch(state: &AppState, told: &str) {
+    if let Some(bake) = state.bake.as_ref().filter(|bake| bake.phase.runs()) {
+        assert_eq!(bake.to, state.active, "the guard watches what serves: {told}");
+        assert_eq!(state.weight, Weight::ZERO, "{told}");
+    }
+    let Some(rollout) = state.rollout.as_ref().filter(|rollout| rollout.phase.runs()) else {
+        return;
+    };
+    assert_eq!(
+        rollout.to,
+        state.standby(),
+        "a rollout is of the candidate: {told}"
+    );
+    if let Some(step) = rollout.step() {
+        assert_eq!(
+            step.weight,
+            state.weight.percent(),
+            "the step in force is in force: {told}"
+        );
+    }
 }
 
 /// What is true of every change.
@@ -542,6 +677,17 @@ fn check_gates(before: &AppState, next: &AppState, command: &Command, told: &str
                 Some(*of),
                 "{told}"
             );
+        }
+        Change::Rollout(RolloutChange::Next { facts, .. } | RolloutChange::Promote { facts, .. }) => {
+            assert!(!gained || facts.healthy, "an ill color gained by a step: {told}")
+        }
+        Change::GuardBack { of, facts } => {
+            let bake = before.bake.as_ref().expect("a bake");
+            assert!(
+                bake.of == *of && bake.phase.runs() && next.active == bake.from,
+                "{told}"
+            );
+            assert!(facts.reachable, "{told}");
         }
         _ => assert!(
             !gained,

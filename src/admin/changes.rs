@@ -25,18 +25,7 @@ const HOLD_MAX: Duration = Duration::from_secs(3600);
 const MESSAGE_MAX: usize = 2000;
 
 pub(super) async fn switch(sent: Sent<dto::Switch>) -> Result<Response, Problem> {
-    let to = match sent.body.to.as_str() {
-        "standby" => Wanted::Standby,
-        "blue" => Wanted::Color(Color::Blue),
-        "green" => Wanted::Color(Color::Green),
-        other => {
-            return Err(Problem::new(
-                Code::Invalid,
-                format!("`to`: `{other}` is not `blue`, `green` or `standby`")
-                    + &meant(other, &["blue", "green", "standby"]),
-            ));
-        }
-    };
+    let to = target(&sent.body.to)?;
     let intent = Intent::Switch {
         to,
         force: sent.body.force,
@@ -44,6 +33,20 @@ pub(super) async fn switch(sent: Sent<dto::Switch>) -> Result<Response, Problem>
     };
     let ask = sent.ask(intent, &sent.body.reason, sent.body.dry_run)?;
     change(&sent.door, ask).await
+}
+
+/// `blue`, `green` or `standby`.
+pub(super) fn target(name: &str) -> Result<Wanted, Problem> {
+    match name {
+        "standby" => Ok(Wanted::Standby),
+        "blue" => Ok(Wanted::Color(Color::Blue)),
+        "green" => Ok(Wanted::Color(Color::Green)),
+        other => Err(Problem::new(
+            Code::Invalid,
+            format!("`to`: `{other}` is not `blue`, `green` or `standby`")
+                + &meant(other, &["blue", "green", "standby"]),
+        )),
+    }
 }
 
 pub(super) async fn rollback(sent: Sent<dto::RollBack>) -> Result<Response, Problem> {
@@ -150,7 +153,7 @@ pub(super) async fn set_color(sent: Sent<dto::SetColor>) -> Result<Response, Pro
 }
 
 /// Ask, and answer with the outcome, or with the refusal and where the app stands.
-async fn change(door: &Door, ask: Ask) -> Result<Response, Problem> {
+pub(super) async fn change(door: &Door, ask: Ask) -> Result<Response, Problem> {
     let app = ask.app.clone();
     // In a task of its own: a client that hangs up leaves the change to its end, and the answer to its key.
     let handle = door.handle.clone();

@@ -3,12 +3,18 @@
 //! Every top-level answer carries `schema`, its name and version. Requests refuse unknown fields; answers are
 //! read tolerantly, so that an older CLI understands a newer server.
 
+mod guard;
+mod lease;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::rollout;
+
+pub use guard::*;
+pub use lease::{GiveLease, Lease, LeaseDocument, TakeLease};
 
 /// The versioned names of the top-level answers.
 pub mod schema {
@@ -32,8 +38,16 @@ pub mod schema {
     pub const EXPLAIN: &str = "cutover.explain/v1";
     /// Of [`super::Drained`].
     pub const DRAINED: &str = "cutover.drained/v1";
+    /// Of [`super::Settled`].
+    pub const SETTLED: &str = "cutover.settled/v1";
+    /// Of [`super::Approved`].
+    pub const APPROVED: &str = "cutover.approved/v1";
+    /// Of [`super::RolloutDocument`].
+    pub const ROLLOUT: &str = "cutover.rollout/v1";
     /// Of [`super::Probed`].
     pub const PROBE: &str = "cutover.probe/v1";
+    /// Of [`super::LeaseDocument`].
+    pub const LEASE: &str = "cutover.lease/v1";
     /// Of [`super::ConfigText`].
     pub const CONFIG: &str = "cutover.config/v1";
     /// Of [`super::ProblemBody`].
@@ -150,6 +164,15 @@ pub struct App {
     pub maintenance: Option<String>,
     /// What runs, with who started it.
     pub operation: Option<String>,
+    /// Who holds the app for a deploy.
+    #[serde(default)]
+    pub lease: Option<Lease>,
+    /// The newest bake: what the guard watches, or how it ended.
+    #[serde(default)]
+    pub bake: Option<Bake>,
+    /// The newest rollout, under way or over.
+    #[serde(default)]
+    pub rollout: Option<Rollout>,
     /// What the file says when reality differs.
     pub file_wants: Option<Color>,
     /// Whether a rollback would work now.
@@ -292,6 +315,12 @@ pub struct Outcome {
     pub weight: u8,
     /// How the proof went, for a switch.
     pub verify: Option<Verify>,
+    /// What the gates said.
+    #[serde(default)]
+    pub gates: Vec<Gated>,
+    /// The guard watches until then; null: no bake began.
+    #[serde(default)]
+    pub bakes_until: Option<String>,
     /// What the operator should know.
     pub warnings: Vec<String>,
     /// Nothing was done, because nothing should be.
@@ -496,6 +525,9 @@ pub struct ProblemBody {
     /// Every probe of the target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probes: Option<Vec<Probe>>,
+    /// What each gate said that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gates: Option<Vec<Gated>>,
     /// The names there are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub known: Option<Vec<String>>,
@@ -730,7 +762,7 @@ pub struct EventsQuery {
     pub follow: Option<bool>,
 }
 
-/// The query of `GET …/drained`.
+/// The query of `GET …/drained` and `…/settled`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DrainedQuery {

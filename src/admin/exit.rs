@@ -26,11 +26,15 @@ pub enum Exit {
     RolledBack = 9,
     /// Rollback impossible: nothing older is warm.
     NothingWarm = 10,
+    /// A question was answered with no.
+    Declined = 11,
+    /// Interrupted by a signal.
+    Interrupted = 130,
 }
 
 impl Exit {
     /// All of them, by number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -42,6 +46,8 @@ impl Exit {
         Self::NotPermitted,
         Self::RolledBack,
         Self::NothingWarm,
+        Self::Declined,
+        Self::Interrupted,
     ];
 
     /// The number that the process ends with.
@@ -65,6 +71,10 @@ impl Exit {
             Self::NotPermitted => "not permitted",
             Self::RolledBack => "traffic moved and was rolled back",
             Self::NothingWarm => "rollback impossible: nothing older is warm",
+            Self::Declined => "a question was answered with no; what was done before it stays",
+            Self::Interrupted => {
+                "interrupted (Ctrl-C, SIGTERM); a running command was ended with all it started"
+            }
         }
     }
 }

@@ -24,6 +24,8 @@ pub enum Code {
     Busy,
     /// The target is not healthy.
     Unhealthy,
+    /// A gate does not pass.
+    GateRefused,
     /// The color cannot be drained, or its drain waited for.
     NotDrainable,
     /// Nothing to roll back to.
@@ -81,13 +83,14 @@ pub struct Facts {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::UnknownApp,
         Self::WhichApp,
         Self::Invalid,
         Self::GenerationMoved,
         Self::Busy,
         Self::Unhealthy,
+        Self::GateRefused,
         Self::NotDrainable,
         Self::RollbackImpossible,
         Self::RolledBack,
@@ -145,6 +148,12 @@ impl Code {
                 "unhealthy",
                 Exit::Refused,
                 "The target is not healthy",
+            ),
+            Self::GateRefused => (
+                S::UNPROCESSABLE_ENTITY,
+                "gate_refused",
+                Exit::Refused,
+                "A gate does not pass",
             ),
             Self::NotDrainable => (
                 S::UNPROCESSABLE_ENTITY,
@@ -281,6 +290,7 @@ impl Code {
             Refusal::Moved { .. } => Self::GenerationMoved,
             Refusal::Busy { .. } => Self::Busy,
             Refusal::Unhealthy { .. } => Self::Unhealthy,
+            Refusal::Gate { .. } => Self::GateRefused,
             Refusal::NotDrainable(_) => Self::NotDrainable,
             Refusal::NothingWarm(_) => Self::RollbackImpossible,
             Refusal::RolledBack { .. } => Self::RolledBack,
@@ -366,6 +376,10 @@ impl From<Refusal> for Problem {
             Refusal::Unhealthy { active, probes, .. } => {
                 body.active = Some(active.into());
                 body.probes = Some(probes.iter().map(show::probe).collect());
+            }
+            Refusal::Gate { active, gates } => {
+                body.active = Some(active.into());
+                body.gates = Some(gates.iter().map(show::gated).collect());
             }
             Refusal::RolledBack { back, generation, .. } => {
                 body.active = Some(back.into());

@@ -31,6 +31,9 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 /// The name in a path that stands for the only app there is.
 pub const ONLY_APP: &str = "-";
 
+/// The header that carries the secret of a lease, on changes that its holder asks for.
+pub const LEASE_HEADER: HeaderName = HeaderName::from_static("cutover-lease");
+
 /// The longest `reason`, in characters.
 const REASON_MAX: usize = 500;
 
@@ -45,6 +48,7 @@ pub(super) struct Sent<T> {
     params: HashMap<String, String>,
     expect_generation: Option<u64>,
     idempotency_key: Option<String>,
+    lease: Option<String>,
 }
 
 impl<T> Sent<T> {
@@ -67,6 +71,7 @@ impl<T> Sent<T> {
             by: self.caller.actor.clone(),
             reason: words("reason", reason, REASON_MAX)?,
             idempotency_key: self.idempotency_key.clone(),
+            lease: self.lease.clone(),
             dry_run,
         })
     }
@@ -81,6 +86,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Door>> for Sent<T> {
         let caller = caller(&parts)?;
         let expect_generation = if_match(&parts.headers)?;
         let idempotency_key = idempotency_key(&parts.headers)?;
+        let lease = single(&parts.headers, &LEASE_HEADER)?.map(str::to_owned);
         let body = read_body(&parts.headers, body).await?;
         Ok(Self {
             door: Arc::clone(door),
@@ -89,6 +95,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Door>> for Sent<T> {
             params,
             expect_generation,
             idempotency_key,
+            lease,
         })
     }
 }

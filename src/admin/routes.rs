@@ -7,14 +7,14 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use http::{HeaderValue, Method, header};
 use tokio::sync::{Semaphore, watch};
 
 use super::auth::{self, Peer, Tokens};
 use super::problem::{Code, Problem};
 use super::request::discard;
-use super::{changes, events, reads};
+use super::{changes, events, leases, reads, rollouts};
 use crate::config::Role;
 use crate::control::Handle;
 
@@ -122,6 +122,75 @@ pub(super) static ROUTES: &[Route] = &[
     ),
     write(
         Method::POST,
+        "/v1/apps/{app}/rollout",
+        Role::Operator,
+        "Begin a switch in steps",
+        "StartRollout",
+        "Outcome",
+        || post(rollouts::start).get(rollouts::show),
+    ),
+    read(
+        "/v1/apps/{app}/rollout",
+        "The newest rollout",
+        "RolloutDocument",
+        &[],
+        // Served by the route above: one path has one router.
+        MethodRouter::new,
+    ),
+    write(
+        Method::POST,
+        "/v1/apps/{app}/rollout/promote",
+        Role::Operator,
+        "The rollout's next step now",
+        "SteerRollout",
+        "Outcome",
+        || post(rollouts::promote),
+    ),
+    write(
+        Method::POST,
+        "/v1/apps/{app}/rollout/pause",
+        Role::Operator,
+        "Stop the rollout's clock",
+        "SteerRollout",
+        "Outcome",
+        || post(rollouts::pause),
+    ),
+    write(
+        Method::POST,
+        "/v1/apps/{app}/rollout/resume",
+        Role::Operator,
+        "Let the rollout go on",
+        "SteerRollout",
+        "Outcome",
+        || post(rollouts::resume),
+    ),
+    write(
+        Method::POST,
+        "/v1/apps/{app}/rollout/abort",
+        Role::Operator,
+        "Take the rollout's share away",
+        "SteerRollout",
+        "Outcome",
+        || post(rollouts::abort),
+    ),
+    write(
+        Method::POST,
+        "/v1/apps/{app}/approve",
+        Role::Operator,
+        "Yes or no to a gate that waits for it",
+        "Approve",
+        "Approved",
+        || post(rollouts::approve),
+    ),
+    read(
+        "/v1/apps/{app}/settled",
+        "Wait until neither a bake nor a rollout is under way",
+        "Settled",
+        &[("wait", "how long to wait, as `60s`; the default")],
+        || get(rollouts::settled),
+    ),
+    write(
+        Method::POST,
         "/v1/apps/{app}/drain",
         Role::Operator,
         "A color finishes what it has",
@@ -207,6 +276,31 @@ pub(super) static ROUTES: &[Route] = &[
         "Explain",
         "Explained",
         || post(changes::explain),
+    ),
+    read(
+        "/v1/apps/{app}/lease",
+        "Who holds the app for a deploy",
+        "LeaseDocument",
+        &[],
+        || get(leases::show),
+    ),
+    write(
+        Method::PUT,
+        "/v1/apps/{app}/lease",
+        Role::Operator,
+        "Hold the app for a deploy, or go on holding it",
+        "TakeLease",
+        "LeaseDocument",
+        || put(leases::take),
+    ),
+    write(
+        Method::DELETE,
+        "/v1/apps/{app}/lease",
+        Role::Operator,
+        "Give the lease back; without its id: break it",
+        "GiveLease",
+        "LeaseDocument",
+        || delete(leases::give),
     ),
     read(
         "/v1/history",

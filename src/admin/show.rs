@@ -62,6 +62,9 @@ pub(super) fn app(view: &control::AppView) -> dto::App {
         }),
         maintenance: view.maintenance.clone(),
         operation: view.operation.clone(),
+        lease: view.lease.as_ref().map(lease),
+        bake: view.bake.as_ref().map(bake),
+        rollout: view.rollout.as_ref().map(rollout),
         file_wants: view.file_wants.map(Into::into),
         rollback: dto::Rollback {
             ready: view.rollback.is_ok(),
@@ -74,6 +77,74 @@ pub(super) fn app(view: &control::AppView) -> dto::App {
             blue: color(&view.colors.blue),
             green: color(&view.colors.green),
         },
+    }
+}
+
+pub(super) fn lease(view: &control::LeaseView) -> dto::Lease {
+    dto::Lease {
+        what: view.what.clone(),
+        by: view.by.name.clone(),
+        since: time(view.since),
+        expires_in_seconds: view.left.as_secs_f64(),
+    }
+}
+
+fn bake(view: &control::BakeView) -> dto::Bake {
+    dto::Bake {
+        phase: view.phase.as_str().to_owned(),
+        of: view.of,
+        from: view.from.into(),
+        to: view.to.into(),
+        since: time(view.since),
+        length_seconds: view.length.as_secs_f64(),
+        watched_seconds: milliseconds(view.watched) / 1e3,
+        note: view.note.clone(),
+    }
+}
+
+pub(super) fn rollout(view: &control::RolloutView) -> dto::Rollout {
+    let step = |step: &crate::rollout::RolloutStep| dto::RolloutStep {
+        weight: step.weight,
+        pause: match step.pause {
+            crate::rollout::Pause::Approval => Some("approval".to_owned()),
+            crate::rollout::Pause::For(time) if time.is_zero() => None,
+            crate::rollout::Pause::For(time) => Some(format!("{}ms", time.as_millis())),
+        },
+    };
+    dto::Rollout {
+        phase: view.phase.as_str().to_owned(),
+        of: view.of,
+        to: view.to.into(),
+        steps: view.steps.iter().map(step).collect(),
+        step: view.at,
+        waited_seconds: milliseconds(view.waited) / 1e3,
+        waits_for_approval: view.waits_for_approval(),
+        since: time(view.since),
+        desired: view.desired,
+        actual: view.actual,
+        note: view.note.clone(),
+    }
+}
+
+pub(super) fn settled(settled: &control::Settled) -> dto::Settled {
+    dto::Settled {
+        schema: schema::SETTLED.to_owned(),
+        app: settled.app.clone(),
+        settled: settled.settled,
+        active: settled.active.into(),
+        generation: settled.generation,
+        bake: settled.bake.as_ref().map(bake),
+        rollout: settled.rollout.as_ref().map(rollout),
+    }
+}
+
+/// A gate as answers and refusals list it.
+pub(super) fn gated(gated: &control::Gated) -> dto::Gated {
+    dto::Gated {
+        gate: gated.gate.clone(),
+        kind: gated.kind.to_owned(),
+        verdict: gated.verdict.as_str().to_owned(),
+        detail: gated.detail.clone(),
     }
 }
 
@@ -165,6 +236,8 @@ pub(super) fn outcome(outcome: control::Outcome) -> dto::Outcome {
                 reason,
             }
         }),
+        gates: outcome.gates.iter().map(gated).collect(),
+        bakes_until: outcome.bakes_until.map(time),
         warnings: outcome.warnings,
         dry_run: outcome.dry_run,
         repeated: outcome.repeated,

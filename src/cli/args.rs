@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::deploy::Deploy;
 use crate::config;
 use crate::rollout::Color;
 
@@ -59,7 +60,7 @@ pub(super) struct Common {
     /// Say what would happen, and do nothing
     #[arg(long, global = true)]
     pub dry_run: bool,
-    /// Also wait this long, until the old color has drained (probe: until it is healthy)
+    /// Also wait this long, until guard and rollout are over and the old color has drained (probe: until it is healthy)
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
     pub wait: Option<Duration>,
     /// Although health or a gate refuses; needs --reason
@@ -123,12 +124,48 @@ pub(super) enum Verb {
     },
     /// Back to the color active before
     #[command(visible_alias = "undo")]
-    Rollback,
+    Rollback {
+        /// First start it, with the `start` of the config file, and wait until it is healthy
+        #[arg(long)]
+        start: bool,
+    },
     /// Give a color a share of the traffic; the other gets the rest
     Weight {
         /// COLOR=PERCENT, like green=10
         #[arg(required = true, num_args = 1..=2, value_name = "COLOR=N", value_parser = share)]
         shares: Vec<(Color, u8)>,
+    },
+    /// Deploy: run the steps of the config file, then switch
+    Deploy(Deploy),
+    /// Ask a color with the smoke probes of the config file, or with a command
+    Smoke {
+        /// The color
+        color: ColorName,
+        /// A command that finds the color in $CUTOVER_PREVIEW_URL
+        #[arg(last = true, value_name = "CMD")]
+        command: Vec<String>,
+    },
+    /// Stop the color that does not serve, once it holds no request
+    Retire,
+    /// Who holds the app for a deploy
+    #[command(subcommand)]
+    Lease(Lease),
+    /// A switch in steps, with gates between them
+    #[command(subcommand)]
+    Rollout(Rollout),
+    /// Say yes to a gate that waits for an operator, or no
+    Approve {
+        /// The gate; not needed when only one waits
+        gate: Option<String>,
+        /// No instead of yes
+        #[arg(long)]
+        deny: bool,
+    },
+    /// Wait until the guard's bake and any rollout are over: exit 0 went well, 9 taken back, 5 still under way
+    Wait {
+        /// How long
+        #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = duration)]
+        timeout: Duration,
     },
     /// Say what runs in a color
     #[command(subcommand)]
@@ -253,6 +290,42 @@ pub(super) enum Endpoints {
     },
 }
 
+/// `lease`
+#[derive(Debug, Subcommand)]
+pub(super) enum Lease {
+    /// Who holds the app, and how long
+    Show,
+    /// End the hold; that deploy stops after the command it is running
+    Break,
+}
+
+/// `rollout`
+#[derive(Debug, Subcommand)]
+pub(super) enum Rollout {
+    /// Begin one
+    Start {
+        /// The color that gains; default: whichever is not active
+        to: Option<Target>,
+        /// WEIGHT[:PAUSE], with a comma between them, like 10:5m,50:approval,100; default: those of the config
+        #[arg(long, value_name = "STEPS", value_delimiter = ',', value_parser = step)]
+        steps: Vec<(u8, Option<String>)>,
+    },
+    /// The next step now
+    Promote {
+        /// All the way
+        #[arg(long)]
+        full: bool,
+    },
+    /// Stop the clock; the share stays
+    Pause,
+    /// Go on
+    Resume,
+    /// Take the share away
+    Abort,
+    /// How far it is
+    Status,
+}
+
 /// A color on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ColorName(pub Color);
@@ -308,7 +381,7 @@ impl Cli {
     pub(super) fn check(&self) -> Result<(), String> {
         let common = &self.common;
         let (name, takes) = self.verb.takes();
-        if common.force && matches!(self.verb, Verb::Rollback) {
+        if common.force && matches!(self.verb, Verb::Rollback { .. }) {
             return Err(
                 "`rollback` has no --force: it asks no gate. To go back although the target cannot be \
                         reached or was redeployed, say --ignore-health --reason TEXT"
@@ -413,7 +486,7 @@ impl Verb {
             Self::Switch { .. } => ("switch", Takes { wait: true, ..force }),
             Self::Weight { .. } => ("weight", force),
             Self::Drain { .. } => ("drain", Takes { wait: true, ..force }),
-            Self::Rollback => {
+            Self::Rollback { .. } => {
                 let takes = Takes {
                     ignore_health: true,
                     wait: true,
@@ -421,6 +494,14 @@ impl Verb {
                 };
                 ("rollback", takes)
             }
+            Self::Deploy(_) => ("deploy", change),
+            Self::Smoke { .. } => ("smoke", server),
+            Self::Retire => ("retire", server),
+            Self::Lease(_) => ("lease", server),
+            Self::Rollout(Rollout::Status) => ("rollout status", server),
+            Self::Rollout(_) => ("rollout", Takes { wait: true, ..change }),
+            Self::Approve { .. } => ("approve", server),
+            Self::Wait { .. } => ("wait", server),
             Self::Endpoints(_) => ("endpoints", change),
             Self::Hold { .. } => ("hold", change),
             Self::Release => ("release", change),
@@ -464,6 +545,27 @@ fn share(text: &str) -> Result<(Color, u8), String> {
         .filter(|percent| *percent <= 100)
         .map(|percent| (color, percent))
         .ok_or_else(|| "a share is a whole number from 0 to 100".to_owned())
+}
+
+/// `10:5m`, `50:approval`, `100`
+fn step(text: &str) -> Result<(u8, Option<String>), String> {
+    let (weight, pause) = match text.split_once(':') {
+        Some((weight, pause)) => (weight, Some(pause)),
+        None => (text, None),
+    };
+    let weight = weight
+        .trim_end_matches('%')
+        .parse()
+        .ok()
+        .filter(|weight| (1..=100).contains(weight));
+    let weight =
+        weight.ok_or_else(|| "a step is WEIGHT[:PAUSE], like 10:5m; a weight is 1 to 100".to_owned())?;
+    if let Some(pause) = pause
+        && pause != "approval"
+    {
+        config::parse_duration(pause).map_err(|why| format!("a pause is a time or `approval`: {why}"))?;
+    }
+    Ok((weight, pause.map(str::to_owned)))
 }
 
 fn header(text: &str) -> Result<(String, String), String> {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::output::{Paint, clean};
 use crate::admin::client::{Answer, ClientError};
-use crate::admin::dto::{Probe, ProblemBody};
+use crate::admin::dto::{Gated, Probe, ProblemBody};
 use crate::admin::find::NotFound;
 use crate::admin::{Code, Exit};
 
@@ -122,6 +122,9 @@ fn describe(problem: &ProblemBody, code: Option<Code>, paint: Paint) -> String {
     for probe in problem.probes.iter().flatten() {
         let _ = write!(text, "\n  {}", probe_line(probe, paint));
     }
+    for gated in problem.gates.iter().flatten() {
+        let _ = write!(text, "\n  {}", gate_line(gated));
+    }
     if let (Some(active), Some(generation)) = (problem.active, problem.generation) {
         let active = crate::rollout::Color::from(active);
         let unchanged = if code == Some(Code::RolledBack) {
@@ -161,12 +164,31 @@ pub(super) fn probe_line(probe: &Probe, paint: Paint) -> String {
     line
 }
 
+/// One gate as a line: `✖ gate smoke (run): fail: exit status: 1`.
+#[must_use]
+pub(super) fn gate_line(gated: &Gated) -> String {
+    let mark = match gated.verdict.as_str() {
+        "pass" => "✔",
+        "fail" => "✖",
+        _ => "?",
+    };
+    let (gate, kind) = (clean(&gated.gate), clean(&gated.kind));
+    format!(
+        "{mark} gate {gate} ({kind}): {}: {}",
+        clean(&gated.verdict),
+        clean(&gated.detail)
+    )
+}
+
 /// What to do next, where the sentence itself does not say it.
 const fn next(code: Code) -> Option<&'static str> {
     match code {
         Code::Unhealthy => Some(
             "fix the app and try again (`cutover probe COLOR --wait 60s` waits for it), or --force --reason TEXT",
         ),
+        Code::GateRefused => {
+            Some("`--dry-run` shows what each gate says now; --force --reason TEXT moves all the same")
+        }
         Code::GenerationMoved => Some("look at `cutover status` and `cutover history`, then decide again"),
         Code::Busy => Some("wait for it (`cutover status` shows it), or `cutover rollback`"),
         Code::RollbackImpossible => Some("--ignore-health --reason TEXT goes back all the same"),

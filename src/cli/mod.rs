@@ -1,12 +1,15 @@
 //! The command line: a client of the admin API, and the way to start a server.
 
 mod args;
+mod deploy;
 mod failure;
 mod hold;
 mod look;
 mod operate;
 mod output;
+mod progress;
 mod remote;
+mod rollouts;
 mod server;
 mod tables;
 
@@ -20,7 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::admin::Exit;
-use args::{Cli, Verb};
+use args::{Cli, Lease, Verb};
 use failure::Failure;
 use output::{Output, Paint};
 use remote::Remote;
@@ -100,6 +103,15 @@ async fn ask(
     env: &dyn Fn(&str) -> Option<String>,
     output: &mut Output,
 ) -> Result<(), Failure> {
+    match verb {
+        Verb::Deploy(verb) => return deploy::deploy(verb, &cli.common, env, output).await,
+        Verb::Smoke { color, command } => {
+            return deploy::smoke(color.0, command, &cli.common, env, output).await;
+        }
+        Verb::Retire => return deploy::retire(&cli.common, env, output).await,
+        Verb::Rollback { start: true } => deploy::wake(&cli.common, env, output).await?,
+        _ => {}
+    }
     let mut remote = Remote::find(&cli.common, env, output).await?;
     let remote = &mut remote;
     match verb {
@@ -115,6 +127,8 @@ async fn ask(
         } => look::explain(remote, method, url, headers, *from).await,
         Verb::PreviewToken { to, ttl } => look::preview_token(remote, to.as_str(), *ttl).await,
         Verb::Config => look::config(remote).await,
+        Verb::Lease(Lease::Show) => deploy::show_lease(remote).await,
+        Verb::Lease(Lease::Break) => deploy::break_lease(remote).await,
         Verb::Switch {
             to,
             hold: true,
@@ -122,8 +136,11 @@ async fn ask(
             max_hold,
         } => hold::switch(remote, to.as_str(), run.as_deref(), *max_hold).await,
         Verb::Switch { to, .. } => operate::switch(remote, to.as_str()).await,
-        Verb::Rollback => operate::rollback(remote).await,
+        Verb::Rollback { .. } => operate::rollback(remote).await,
         Verb::Weight { shares } => operate::weight(remote, shares).await,
+        Verb::Rollout(verb) => rollouts::rollout(remote, verb).await,
+        Verb::Approve { gate, deny } => rollouts::approve(remote, gate.as_deref(), *deny).await,
+        Verb::Wait { timeout } => rollouts::wait(remote, *timeout).await,
         Verb::Endpoints(verb) => operate::endpoints(remote, verb).await,
         Verb::Drain { color } => operate::drain(remote, color.0).await,
         Verb::WaitDrained { color, timeout } => operate::wait_drained(remote, color.0, *timeout).await,
@@ -134,8 +151,14 @@ async fn ask(
         }
         Verb::Reload => operate::reload(remote).await,
         Verb::Probe { color } => operate::probe(remote, color.0).await,
-        Verb::Run(_) | Verb::Check | Verb::Demo | Verb::Schema | Verb::Completion { .. } | Verb::Man => {
-            Ok(())
-        }
+        Verb::Deploy(_)
+        | Verb::Smoke { .. }
+        | Verb::Retire
+        | Verb::Run(_)
+        | Verb::Check
+        | Verb::Demo
+        | Verb::Schema
+        | Verb::Completion { .. }
+        | Verb::Man => Ok(()),
     }
 }

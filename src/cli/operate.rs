@@ -127,7 +127,11 @@ async fn only_service(remote: &Remote<'_>) -> Result<String, Failure> {
 }
 
 /// Ask for a change and show the answer.
-async fn change(remote: &mut Remote<'_>, rest: &str, body: Value) -> Result<dto::Outcome, Failure> {
+pub(super) async fn change(
+    remote: &mut Remote<'_>,
+    rest: &str,
+    body: Value,
+) -> Result<dto::Outcome, Failure> {
     let (outcome, text) = remote.change(Method::POST, rest, body).await?;
     show(remote, &outcome, &text);
     Ok(outcome)
@@ -142,6 +146,19 @@ pub(super) fn show(remote: &mut Remote<'_>, outcome: &dto::Outcome, text: &str) 
         remote.output.data(&sentence(outcome));
     }
     if !remote.common.quiet {
+        for gated in &outcome.gates {
+            remote.output.note(&super::failure::gate_line(gated));
+        }
+        if let Some(until) = &outcome.bakes_until
+            && !outcome.dry_run
+            && remote.common.wait.is_none()
+        {
+            let old = Color::from(outcome.active).other();
+            remote.output.note(&format!(
+                "the guard watches until {}, and goes back to {old} by itself; `cutover wait` tells how it ends",
+                clean(until)
+            ));
+        }
         for warning in &outcome.warnings {
             remote.output.note(&format!("warning: {}", clean(warning)));
         }
@@ -209,7 +226,13 @@ pub(super) async fn settle(remote: &mut Remote<'_>, outcome: &dto::Outcome) -> R
         return Ok(());
     }
     let old = Color::from(outcome.active).other();
-    match drained(remote, old, wait).await {
+    let mut left = wait;
+    if outcome.bakes_until.is_some() {
+        let begun = tokio::time::Instant::now();
+        super::rollouts::settle(remote, wait).await?;
+        left = wait.saturating_sub(begun.elapsed());
+    }
+    match drained(remote, old, left).await {
         // It was so already, and the other color has never had traffic: there is nothing to wait for.
         Err(failure) if !outcome.changed && is(&failure, Code::NotDrainable) => Ok(()),
         other => other,

@@ -13,6 +13,8 @@ pub(super) struct Output {
     pub paint_errors: Paint,
     /// Stdout is a terminal: it can be redrawn.
     pub terminal: bool,
+    /// Stderr is a terminal that can redraw a line.
+    pub live: bool,
     /// Nobody reads stdout any more.
     pub closed: bool,
     failed: bool,
@@ -79,6 +81,7 @@ impl Output {
             paint: paint(terminal),
             paint_errors: paint(io::stderr().is_terminal()),
             terminal,
+            live: io::stderr().is_terminal() && !dumb,
             closed: false,
             failed: false,
         }
@@ -93,6 +96,7 @@ impl Output {
             paint: Paint::Plain,
             paint_errors: Paint::Plain,
             terminal: false,
+            live: false,
             closed: false,
             failed: false,
         }
@@ -113,6 +117,11 @@ impl Output {
     pub(super) fn note(&mut self, text: &str) {
         let end = if text.ends_with('\n') { "" } else { "\n" };
         let _ = write!(self.stderr, "{text}{end}").and_then(|()| self.stderr.flush());
+    }
+
+    /// A part of a line to stderr: a spinner, a question.
+    pub(super) fn part(&mut self, text: &str) {
+        let _ = write!(self.stderr, "{text}").and_then(|()| self.stderr.flush());
     }
 
     /// Data was lost: stdout could not be written.

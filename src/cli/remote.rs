@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::output::Output;
 use crate::admin::client::{Answer, Call, Client};
 use crate::admin::find::{Search, find};
-use crate::admin::{Exit, ONLY_APP, dto};
+use crate::admin::{Exit, LEASE_HEADER, ONLY_APP, dto};
 use crate::rollout::Color;
 
 /// How long a change may take to be answered: probes, commit, proof.
@@ -131,6 +131,12 @@ impl<'a> Remote<'a> {
             let key = HeaderValue::from_str(key).ok();
             headers.extend(key.map(|key| (HeaderName::from_static("idempotency-key"), key)));
         }
+        // A hook of a deploy may change what the deploy holds.
+        let lease = std::env::var("CUTOVER_LEASE")
+            .ok()
+            .filter(|lease| !lease.is_empty());
+        let lease = lease.and_then(|lease| HeaderValue::from_str(&lease).ok());
+        headers.extend(lease.map(|lease| (LEASE_HEADER, lease)));
         self.call(&Call {
             method,
             path: self.app_path(rest),

@@ -55,7 +55,7 @@ fn ended(result: Result<(), RunError>) -> Result<(), Failure> {
 }
 
 /// The file named with `-c`, or the first default that exists.
-fn file(common: &Common) -> Result<PathBuf, Failure> {
+pub(super) fn file(common: &Common) -> Result<PathBuf, Failure> {
     if let Some(file) = &common.config {
         return Ok(file.clone());
     }

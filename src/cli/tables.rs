@@ -91,6 +91,16 @@ fn remarks(app: &dto::App) -> Vec<String> {
             app.spilled
         ));
     }
+    if let Some(bake) = app
+        .bake
+        .as_ref()
+        .filter(|bake| bake.phase != "passed" && bake.phase != "ended")
+    {
+        remarks.push(super::rollouts::bake_line(bake));
+    }
+    if let Some(rollout) = app.rollout.as_ref().filter(|rollout| rollout.phase != "done") {
+        remarks.extend(super::rollouts::rollout_lines(rollout));
+    }
     if let Some(hold) = &app.hold {
         remarks.push(format!(
             "HOLD since {}, at most {} s, {} waiting",
@@ -105,16 +115,57 @@ fn remarks(app: &dto::App) -> Vec<String> {
     if let Some(operation) = &app.operation {
         remarks.push(format!("running: {}", clean(operation)));
     }
-    if let Some(wants) = app.file_wants {
+    if let Some(lease) = &app.lease {
         remarks.push(format!(
-            "the file says active = {}, reality differs",
-            Color::from(wants)
+            "DEPLOYING: {} by {} since {} (`cutover lease show`)",
+            clean(&lease.what),
+            clean(&lease.by),
+            clean(&lease.since)
         ));
     }
+    if let Some(wants) = app.file_wants {
+        let wants = Color::from(wants);
+        remarks.push(format!(
+            "the file says active = {wants}, reality differs: `cutover switch {wants}` makes it so, or change the file"
+        ));
+    }
+    remarks.extend(confused(app));
     if let Some(why) = &app.degraded {
         remarks.push(format!("DEGRADED, the stored state was damaged: {}", clean(why)));
     }
     remarks
+}
+
+/// Who runs and who serves, where that is not plain, and what to type.
+fn confused(app: &dto::App) -> Option<String> {
+    let active = Color::from(app.active);
+    let (serves, other) = match active {
+        Color::Blue => (&app.colors.blue, &app.colors.green),
+        Color::Green => (&app.colors.green, &app.colors.blue),
+    };
+    let standby = active.other();
+    let down = |state: &dto::ColorState| {
+        let mut endpoints = state.services.iter().flat_map(|service| &service.endpoints);
+        !state.healthy && endpoints.all(|endpoint| endpoint.health == "unreachable")
+    };
+    if serves.healthy && other.healthy && app.weight == 0 {
+        return Some(format!(
+            "both colors run: {active} serves, {standby} is warm; `cutover switch {standby}` goes there, `cutover retire` \
+             stops it"
+        ));
+    }
+    if down(serves) && down(other) {
+        return Some(format!(
+            "NOTHING RUNS: no endpoint of either color can be reached; start {active} and it serves at once \
+             (`cutover deploy {active}`)"
+        ));
+    }
+    if !serves.healthy && other.healthy {
+        return Some(format!(
+            "{active} serves and has nothing healthy, {standby} is healthy: `cutover rollback` or `cutover switch {standby}`"
+        ));
+    }
+    None
 }
 
 const COLUMNS: usize = 8;

@@ -122,7 +122,8 @@ fn what_makes_no_sense_is_exit_2_and_says_why() {
         ("status --token-file /no/such/file", "--token-file: /no/such/file"),
         ("endpoints set green --admin unix:/x", ""),
         ("upgrade", "unrecognized"),
-        ("deploy", "unrecognized"),
+        ("deploy --no-switch --auto-switch", "cannot be used with"),
+        ("lease", "Usage"),
     ] {
         let ended = cutover_in(&[], line);
         let expected = if line.contains("unix:/x") && line.starts_with("endpoints") {
@@ -423,7 +424,7 @@ fn exit_9_rolled_back_and_10_nothing_warm() {
 #[test]
 fn numbers_are_the_interface() {
     let numbers: Vec<_> = Exit::ALL.iter().map(|exit| exit.number()).collect();
-    assert_eq!(numbers, (0..=10).collect::<Vec<_>>());
+    assert_eq!(numbers, (0..=11).chain([130]).collect::<Vec<_>>());
 }
 
 #[test]
@@ -557,7 +558,7 @@ web  active ■ blue  generation 42  since 2026-11-21T06:00:00.000Z  rollback: r
   7 requests for the candidate went to the active color: it had nothing healthy
   MAINTENANCE: back soon
   running: switch by ci
-  the file says active = green, reality differs
+  the file says active = green, reality differs: `cutover switch green` makes it so, or change the file
   DEGRADED, the stored state was damaged: line 3
   COLOR    ROLE     SHARE  IN-FLIGHT     REVISION  SERVICE  ENDPOINT        HEALTH
   ■ blue   active   100 %  3 (1 stream)  abc       web      127.0.0.1:8001  ✔ healthy, 200 in 4.2 ms
@@ -704,4 +705,45 @@ fn a_line_an_app_for_pipes() {
         tables::summary(&status),
         "web  active blue  generation 42  blue healthy  green not healthy"
     );
+}
+
+#[test]
+fn wait_says_how_it_ended() {
+    use crate::rollout::BakePhase;
+    let server = web();
+    assert_eq!(cutover(&server, "wait").exit, Exit::Done, "nothing is under way");
+    for (phase, exit, said) in [
+        (
+            BakePhase::Watching,
+            Exit::StillRunning,
+            "guard watches green, 12 of 300 s",
+        ),
+        (
+            BakePhase::Blocked,
+            Exit::StillRunning,
+            "GUARD CANNOT GO BACK to blue",
+        ),
+        (
+            BakePhase::RolledBack,
+            Exit::RolledBack,
+            "guard took green back to blue: it failed",
+        ),
+        (BakePhase::Insufficient, Exit::Done, "nobody can say"),
+        (BakePhase::Passed, Exit::Done, "bake of green passed"),
+        (BakePhase::Ended, Exit::Done, "traffic was moved by hand"),
+    ] {
+        server.fake.state().overview.apps[0].bake = Some(crate::control::BakeView {
+            phase,
+            of: 43,
+            from: Color::Blue,
+            to: Color::Green,
+            since: jiff::Timestamp::UNIX_EPOCH,
+            length: Duration::from_secs(300),
+            watched: Duration::from_secs(12),
+            note: "it failed".to_owned(),
+        });
+        let ended = cutover(&server, "wait --timeout 1s");
+        assert_eq!(ended.exit, exit, "{phase:?} {ended:?}");
+        assert!(ended.err.contains(said), "{phase:?} {ended:?}");
+    }
 }

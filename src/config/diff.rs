@@ -1,5 +1,6 @@
 //! What differs between two configurations, in the words of the file.
 
+mod policy;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -279,6 +280,13 @@ fn app_changes(
     lines: &mut Vec<(String, bool)>,
 ) {
     compare(&app(old, old_errors), &app(new, new_errors), lines);
+    if old.deploy != new.deploy {
+        // Hooks may hold secrets, and the server runs none: that something differs is enough.
+        lines.push((
+            format!("app.{}.deploy: changed (for `cutover deploy`)", new.name),
+            false,
+        ));
+    }
     let names: BTreeSet<&String> = old.services.keys().chain(new.services.keys()).collect();
     for name in names {
         let key = format!("app.{}.service.{name}", new.name);
@@ -320,9 +328,9 @@ fn app(app: &App, above: &Errors) -> Flat {
     errors(&key("errors"), &app.errors, &mut own);
     errors(&key("errors"), above, &mut of_all);
     flat.add_where_not(own, &of_all);
-    flat.put(
+    flat.list(
         &key("switch.require"),
-        if app.switch.require_healthy { "healthy" } else { "" },
+        app.switch.require.iter().map(super::Requirement::as_str),
     );
     let sends = app.send_proxy_protocol;
     flat.put(
@@ -336,6 +344,7 @@ fn app(app: &App, above: &Errors) -> Flat {
     flat.put(&key("retry.attempts"), app.retry.attempts);
     flat.put(&key("retry.budget"), app.retry.budget);
     traffic::traffic(&app.name, &app.traffic, &mut flat);
+    policy::policy(&key, &app.policy, &mut flat);
     flat
 }
 

@@ -3,6 +3,7 @@
 //! Built from [`super::raw`] only; building it *is* the validation. Defaults are those of the reference
 //! (`config/full.toml` shows every key).
 
+mod deploy;
 mod edge;
 mod resilience;
 mod rules;
@@ -14,12 +15,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::policy::{Notify, Policy, Requirement};
 use crate::rollout::{ByColor, Color};
 use crate::tls;
 use crate::wire::preamble;
 
+pub use deploy::{CommandLine, Deploy, OnFailure, SmokeProbe, Step, StepKind, Work};
 pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
-pub use resilience::{Balance, Policy, Retry};
+pub use resilience::{Balance, BalancePolicy, Retry};
 pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
 pub use traffic::{AffinityKey, Aim, Hold, Mirror, Preview, SkewPath, Traffic};
 
@@ -38,6 +41,8 @@ pub struct Config {
     pub errors: Errors,
     /// `[log]`
     pub log: Log,
+    /// `[[notify]]`
+    pub notify: Vec<Notify>,
     /// `[app.NAME]`, by name, at least one.
     pub apps: BTreeMap<String, App>,
 }
@@ -229,8 +234,12 @@ pub struct App {
     pub send_proxy_protocol: Option<preamble::Version>,
     /// `[app.NAME.switch]`
     pub switch: Switch,
+    /// `[app.NAME.deploy]`
+    pub deploy: Deploy,
     /// What chooses between its colors.
     pub traffic: Traffic,
+    /// Gates, guard and rollouts.
+    pub policy: Policy,
 }
 
 /// A host that an app answers to, in lower case, without a port.
@@ -640,10 +649,10 @@ pub enum HostHeader {
 }
 
 /// `[app.NAME.switch]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Switch {
-    /// `require = ["healthy"]`: a switch needs a healthy target.
-    pub require_healthy: bool,
+    /// What a switch needs, in the order in which it is asked.
+    pub require: Vec<Requirement>,
     /// Requests through our own listener that prove a switch; 0 = off.
     pub verify: u32,
 }

@@ -3,7 +3,9 @@
 //! The JSON Schema made from these structs is also what `shape` checks keys, types, names and ranges with, so a
 //! key exists exactly when it is here. A key that nothing reads yet does not belong here.
 
+pub(super) mod deploy;
 mod edge;
+pub(super) mod policy;
 mod resilience;
 mod traffic;
 
@@ -26,6 +28,11 @@ impl<T> At<T> {
     /// A value that no file holds.
     pub(super) fn nowhere(value: T) -> Self {
         Self(Spanned::new(0..0, value))
+    }
+
+    /// A value with a place.
+    pub(super) fn new(span: Range<usize>, value: T) -> Self {
+        Self(Spanned::new(span, value))
     }
 
     pub(super) fn get(&self) -> &T {
@@ -141,6 +148,8 @@ pub(super) struct File {
     /// Access log and operations log.
     #[serde(default)]
     pub(super) log: Log,
+    /// Who is told of switches, rollbacks and what the guard does.
+    pub(super) notify: Option<Vec<policy::Notify>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -342,12 +351,22 @@ pub(super) struct App {
     pub(super) tls: UpstreamTls,
     /// What a switch needs.
     pub(super) switch: Switch,
+    /// What `cutover deploy` does.
+    pub(super) deploy: deploy::Deploy,
     /// Who a client is.
     pub(super) affinity: Affinity,
     /// Reach a color on purpose; without this table nobody can.
     pub(super) preview: Option<Preview>,
     /// Conditions that send requests to a color; the first that holds wins.
     pub(super) rule: Option<Vec<Rule>>,
+    /// Checks with three verdicts, by name.
+    pub(super) gate: policy::Gates,
+    /// What watches after a switch.
+    pub(super) guard: policy::Guard,
+    /// A switch in steps.
+    pub(super) rollout: Option<policy::Rollout>,
+    /// The answer header in which the app names its revision; for the gate `identity`.
+    pub(super) revision_header: Option<At<String>>,
     /// Whether the standby takes over from a dead color by itself.
     pub(super) failover: Failover,
     /// Assets of the other version.
@@ -563,18 +582,12 @@ pub(super) struct HeaderChanges {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Switch {
-    /// What a switch needs; [] = nothing.
+    /// What a switch needs: healthy, identity, names of gates; [] = nothing.
     #[schemars(extend("default" = ["healthy"]))]
-    pub(super) require: Option<Vec<Requirement>>,
+    pub(super) require: Option<Vec<At<String>>>,
     /// Requests through our own listener that prove a switch; 0 = off.
     #[schemars(range(min = 0, max = 100), extend("default" = 3))]
     pub(super) verify: Option<At<i64>>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Requirement {
-    Healthy,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

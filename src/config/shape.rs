@@ -291,13 +291,6 @@ impl Shape<'_, '_, '_> {
         if names().any(|name| name == text) {
             return true;
         }
-        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
-        if path.ends_with(&["switch", "require"]) {
-            let message = format!("no gate is called {}", quoted(text));
-            let hint = "only `healthy` is built in this version".to_owned();
-            self.findings.error(span, "bad_value", message, hint);
-            return false;
-        }
         let list = names()
             .map(|name| format!("`{name}`"))
             .collect::<Vec<_>>()
@@ -343,6 +336,10 @@ impl Shape<'_, '_, '_> {
 
     /// The text with each `${NAME}` replaced; `$${` stands for `${`. None after a mistake.
     fn expand(&mut self, text: &str, span: &Range<usize>) -> Option<String> {
+        // Of a deploy, `${VAR}` is the environment's of whoever runs the step (`build::deploy`).
+        if self.path.len() > 3 && self.path[0] == "app" && self.path[2] == "deploy" {
+            return Some(text.to_owned());
+        }
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         let mut good = true;
@@ -405,17 +402,9 @@ impl Shape<'_, '_, '_> {
 /// Whether interface.md documents the key but nothing acts on it yet.
 fn not_built(path: &[&str]) -> bool {
     match path {
-        ["fleet" | "notify"] => true,
-        ["app", _, key] => [
-            "warmup",
-            "guard",
-            "rollout",
-            "gate",
-            "deploy",
-            "revision_header",
-            "revision_json",
-        ]
-        .contains(key),
+        ["fleet"] => true,
+        ["app", _, key] => ["warmup", "revision_json"].contains(key),
+        ["app", _, "balance", "max_in_flight" | "queue" | "queue_timeout"] => true,
         [
             "app",
             _,
@@ -451,7 +440,12 @@ fn elsewhere(path: &[&str]) -> Option<String> {
 
 fn expected(schema: &Value) -> &'static str {
     match schema.get("type") {
-        Some(Value::Array(_)) => "a string or an integer",
+        Some(Value::Array(kinds)) => match kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>()[..] {
+            ["string", "array"] => "a string or an array",
+            ["boolean", "string"] => "a boolean or a string",
+            ["object", "array"] => "a table or an array of tables",
+            _ => "a string or an integer",
+        },
         Some(Value::String(kind)) => match kind.as_str() {
             "string" => "a string",
             "integer" => "an integer",

@@ -514,3 +514,8 @@ pub(super) fn pattern(text: &str) -> Result<regex::Regex, String> {
                 .to_owned(),
         })
 }
+
+/// The words of a command, as a shell would split them; no shell takes part (POSIX, 2.2 and 2.3).
+pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
+    shlex::split(text).ok_or_else(|| "a quote is not closed, or a backslash stands at the end".to_owned())
+}

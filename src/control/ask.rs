@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::rollout::{Actor, Color};
+use jiff::Timestamp;
+
+use crate::rollout::{Actor, Color, RolloutStep};
 use crate::upstream::{EndpointKey, ProbeReport};
 
 /// One request for a change, before any fact is known.
@@ -21,6 +23,8 @@ pub struct Ask {
     pub reason: String,
     /// Repeats the first answer for the same key.
     pub idempotency_key: Option<String>,
+    /// The secret of the lease under which this is asked.
+    pub lease: Option<String>,
     /// Say what would happen, and do nothing.
     pub dry_run: bool,
 }
@@ -69,6 +73,8 @@ pub enum Intent {
     Release,
     /// 503 from the proxy itself, with a message; `None` ends it.
     Maintenance(Option<Option<String>>),
+    /// A switch in steps.
+    Rollout(RolloutAsk),
     /// What runs in a color.
     SetEndpoints {
         /// The color.
@@ -78,6 +84,90 @@ pub enum Intent {
         /// The revision; `None` keeps it.
         revision: Option<String>,
     },
+}
+
+/// What can be asked of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RolloutAsk {
+    /// Begin one.
+    Start {
+        /// The color that gains.
+        to: Wanted,
+        /// The steps; `None`: those of the config.
+        steps: Option<Vec<RolloutStep>>,
+    },
+    /// The next step now.
+    Promote {
+        /// All the way.
+        full: bool,
+    },
+    /// Stop the clock.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Take the share away.
+    Abort,
+}
+
+/// What a gate says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Yes.
+    Pass,
+    /// No.
+    Fail,
+    /// Nobody can say yet.
+    Insufficient,
+}
+
+impl Verdict {
+    /// The word in API and history.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Insufficient => "insufficient data",
+        }
+    }
+
+    /// The value of `cutover_gate_state`.
+    pub(super) const fn number(self) -> i64 {
+        match self {
+            Self::Pass => 1,
+            Self::Fail => 0,
+            Self::Insufficient => -1,
+        }
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A gate, and what it said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gated {
+    /// Its name.
+    pub gate: String,
+    /// `expr`, `run`, `webhook`, `approve`, `identity`
+    pub kind: &'static str,
+    /// What it says.
+    pub verdict: Verdict,
+    /// Why: values with their counts and windows, an exit code, a webhook's words.
+    pub detail: String,
+}
+
+impl std::fmt::Display for Gated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "gate {} ({}): {}: {}",
+            self.gate, self.kind, self.verdict, self.detail
+        )
+    }
 }
 
 /// The target of a switch.
@@ -110,6 +200,10 @@ pub struct Outcome {
     pub weight: u8,
     /// How the proof went, for a switch.
     pub verify: Option<Verify>,
+    /// What the gates said.
+    pub gates: Vec<Gated>,
+    /// The guard watches until then; `None`: no bake began.
+    pub bakes_until: Option<Timestamp>,
     /// What the operator should know: skipped checks, a failing page, undurable state.
     pub warnings: Vec<String>,
     /// The answer was given before, to the same idempotency key.
@@ -175,6 +269,14 @@ pub enum Refusal {
         active: Color,
         /// Every probe of the target.
         probes: Vec<Probe>,
+    },
+    /// A gate does not pass.
+    #[error("gate {} does not pass; still serving {active}: {}", .gates.last().map_or("", |gated| &gated.gate), .gates.last().map_or_else(String::new, ToString::to_string))]
+    Gate {
+        /// What serves on.
+        active: Color,
+        /// What each gate said that was asked, in order.
+        gates: Vec<Gated>,
     },
     /// The color still has traffic, or never had any.
     #[error("{0}")]

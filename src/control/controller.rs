@@ -18,13 +18,16 @@ use super::ask::Refusal;
 use super::certificates::Entrance;
 use super::drain::DrainJob;
 use super::failover::Dark;
+use super::gates::Approvals;
+use super::guard::Guarding;
 use super::handle::{Handle, Message};
 use super::idempotency::Answers;
+use super::lease::Lease;
 use super::view::{ConfigView, Event, EventKind, HistoryEntry};
 use super::windows::Sampler;
 use crate::config::{self, Config};
 use crate::metrics::{ControlMetrics, Registry};
-use crate::rollout::{self, Actor, AppState, Applied, Color, Command, Rejection, Transition, Trigger};
+use crate::rollout::{self, Actor, AppState, Applied, Color, Command, Note, Rejection, Transition, Trigger};
 use crate::routing::{PreviewKey, Published, Resolved, RoutingTable};
 use crate::store::{self, StoreError, StoreHandle};
 use crate::tls::Originators;
@@ -89,6 +92,12 @@ pub(super) struct Controller {
     pub(super) names: RefCell<Names>,
     pub(super) resolved: RefCell<Resolved>,
     pub(super) drained: Arc<Notify>,
+    /// Notified by a worker when a connect failed.
+    pub(super) alarm: Arc<Notify>,
+    /// Held by each notification under way.
+    pub(super) notices: Rc<()>,
+    /// Notified when a bake or a rollout may be over.
+    pub(super) settled: Notify,
     /// Notified when a drain job has ended.
     pub(super) drain_ended: Notify,
     pub(super) history: RefCell<VecDeque<HistoryEntry>>,
@@ -124,6 +133,10 @@ pub(super) struct Slot {
     pub(super) line: Rc<tokio::sync::Mutex<()>>,
     /// What runs outside of a commit: a gate, a proof.
     pub(super) operation: Option<(String, String)>,
+    /// Who holds the app for a deploy.
+    pub(super) lease: Option<Lease>,
+    /// The lease that was broken last, and by whom: its holder shall not take it again.
+    pub(super) lease_broken: Option<(String, String)>,
     /// The stored state is in doubt.
     pub(super) degraded: Option<String>,
     /// The app answers 503 for this reason: its first color is undecided, or its state is lost.
@@ -132,6 +145,12 @@ pub(super) struct Slot {
     pub(super) undurable: Option<Box<store::Entry>>,
     /// Colors and gates that are finishing.
     pub(super) draining: Vec<DrainJob>,
+    /// The guard, while a bake runs.
+    pub(super) guarding: Option<Guarding>,
+    /// The rollout that a task drives.
+    pub(super) driving: Option<u64>,
+    /// Gates that wait for an operator.
+    pub(super) approvals: Approvals,
 }
 
 impl Slot {
@@ -140,10 +159,15 @@ impl Slot {
             state,
             line: Rc::default(),
             operation: None,
+            lease: None,
+            lease_broken: None,
             degraded: None,
             closed: None,
             undurable: None,
             draining: Vec::new(),
+            guarding: None,
+            driving: None,
+            approvals: Approvals::new(),
         }
     }
 }
@@ -155,6 +179,18 @@ pub(super) struct Committed {
     pub(super) applied: Option<Applied>,
     pub(super) seq: Option<u64>,
     pub(super) warnings: Vec<String>,
+}
+
+impl Committed {
+    fn unchanged(state: AppState) -> Self {
+        Self {
+            before: state.clone(),
+            after: state,
+            applied: None,
+            seq: None,
+            warnings: Vec::new(),
+        }
+    }
 }
 
 /// How a change is to be committed.
@@ -206,6 +242,9 @@ impl Controller {
             names: RefCell::new(Names::new(found)),
             resolved: RefCell::default(),
             drained: Arc::default(),
+            alarm: Arc::default(),
+            notices: Rc::default(),
+            settled: Notify::new(),
             drain_ended: Notify::new(),
             history: RefCell::default(),
             events: broadcast::Sender::new(256),
@@ -277,16 +316,10 @@ impl Controller {
             self.with_slot(&command.app, |slot| (slot.state.clone(), slot.degraded.clone()))?;
         let (after, applied) = match rollout::apply(&before, &command, now) {
             Ok(Transition::Changed(after, applied)) => (after, applied),
-            Ok(Transition::NoChange) => {
-                let after = before.clone();
-                return Ok(Committed {
-                    before,
-                    after,
-                    applied: None,
-                    seq: None,
-                    warnings: Vec::new(),
-                });
+            Ok(Transition::Noted(after, note)) => {
+                return self.keep_note(&command, before, after, note, insist).await;
             }
+            Ok(Transition::NoChange) => return Ok(Committed::unchanged(before)),
             Err(rejection) => return Err(refusal_of(rejection, &before)),
         };
         if let Some(why) = degraded {
@@ -323,10 +356,46 @@ impl Controller {
             self.publish_app(&command.app, seq.zip(Some(totals)));
         }
         self.remember(&command, &before, &after, applied, seq, now);
+        self.guard(&command.app);
+        self.drive_rollout(&command.app);
+        self.settled.notify_waiters();
         Ok(Committed {
             before,
             after,
             applied: Some(applied),
+            seq,
+            warnings,
+        })
+    }
+
+    /// Commit what changes no routing, in the line of its app.
+    async fn keep_note(
+        self: &Rc<Self>,
+        command: &Command,
+        before: AppState,
+        after: AppState,
+        note: Note,
+        insist: Insistence,
+    ) -> Result<Committed, Refusal> {
+        let now = Timestamp::now();
+        let entry = store::Entry {
+            seq: 0,
+            at: now,
+            app: command.app.clone(),
+            event: store::Event::Noted(note),
+            by: command.by.clone(),
+            reason: command.reason.clone(),
+            idempotency_key: None,
+            state: after.clone(),
+        };
+        let (seq, warnings) = self.commit(entry, insist).await?;
+        self.with_slot(&command.app, |slot| slot.state = after.clone())?;
+        self.remember_note(command, &after, note, seq, now);
+        self.settled.notify_waiters();
+        Ok(Committed {
+            before,
+            after,
+            applied: None,
             seq,
             warnings,
         })
@@ -415,6 +484,12 @@ pub(super) fn refusal_of(rejection: Rejection, state: &AppState) -> Refusal {
         },
         Rejection::NothingWarm { why } => Refusal::NothingWarm(why),
         Rejection::HasTraffic { .. } => Refusal::NotDrainable(rejection.to_string()),
-        Rejection::WeightOutOfRange(_) => Refusal::Invalid(rejection.to_string()),
+        Rejection::WeightOutOfRange(_) | Rejection::Rollout(_) | Rejection::NoRollout => {
+            Refusal::Invalid(rejection.to_string())
+        }
+        Rejection::RolloutRuns { to, percent } => Refusal::Busy {
+            operation: format!("a rollout to {to} (at {percent} %)"),
+            by: "an operator".to_owned(),
+        },
     }
 }

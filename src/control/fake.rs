@@ -10,8 +10,8 @@ use tokio::sync::{broadcast, mpsc};
 use super::handle::Message;
 use super::{
     AppView, Ask, ColorView, ConfigView, Drained, EndpointView, Event, EventKind, Explain, ExplainRequest,
-    Handle, HistoryEntry, Intent, Outcome, OutcomeView, Overview, PreviewToken, Probe, Probed, Refusal,
-    Reloaded, ServiceView, Verify, Wanted,
+    Handle, HistoryEntry, Intent, LeaseAsk, LeaseView, Outcome, OutcomeView, Overview, PreviewToken, Probe,
+    Probed, Refusal, Reloaded, ServiceView, Verify, Wanted,
 };
 use crate::config::{Address, EndpointAddress};
 use crate::rollout::{Actor, ByColor, Color, Trigger};
@@ -37,6 +37,7 @@ pub(crate) struct State {
     pub waits: Vec<(Option<String>, Color, Duration)>,
     pub explained: Vec<ExplainRequest>,
     pub reloads: Vec<Actor>,
+    pub leases: Vec<LeaseAsk>,
     pub remembered: Vec<Event>,
     pub healthy: bool,
 }
@@ -54,6 +55,7 @@ impl Fake {
             waits: Vec::new(),
             explained: Vec::new(),
             reloads: Vec::new(),
+            leases: Vec::new(),
             remembered: (1..=3).map(event).collect(),
             healthy: true,
         };
@@ -122,6 +124,24 @@ async fn answer(fake: Fake, mut inbox: mpsc::Receiver<Message>) {
                 let refused = state.wait_refusals.pop_front().map_or(Ok(()), Err);
                 drop(reply.send(refused.map(|()| drained)));
             }
+            Message::WaitSettled(app, wait, reply) => {
+                state.waits.push((app, Color::Green, wait));
+                let bake = state.overview.apps.first().and_then(|app| app.bake.clone());
+                let settled = super::Settled {
+                    app: "web".to_owned(),
+                    settled: !bake.as_ref().is_some_and(|bake| bake.phase.runs()),
+                    active: Color::Green,
+                    generation: 43,
+                    bake,
+                    rollout: None,
+                };
+                let refused = state.wait_refusals.pop_front().map_or(Ok(()), Err);
+                drop(reply.send(refused.map(|()| settled)));
+            }
+            Message::Approve { gate, reply, .. } => {
+                let name = gate.unwrap_or_else(|| "manual".to_owned());
+                drop(reply.send(state.refusal().map(|()| name)));
+            }
             Message::Probe(_, color, reply) => {
                 let healthy = state.healthy;
                 let probed = Probed {
@@ -131,6 +151,10 @@ async fn answer(fake: Fake, mut inbox: mpsc::Receiver<Message>) {
                     probes: vec![probe(color, healthy)],
                 };
                 drop(reply.send(state.refusal().map(|()| probed)));
+            }
+            Message::Lease(_, ask, by, reply) => {
+                state.leases.push(ask);
+                drop(reply.send(state.refusal().map(|()| Some(lease(by)))));
             }
             Message::PreviewToken(_, aim, life, reply) => {
                 let token = PreviewToken {
@@ -197,6 +221,8 @@ impl State {
             from,
             weight: 0,
             verify: (switch && changed && !ask.dry_run).then_some(Verify::Verified { requests: 3 }),
+            gates: Vec::new(),
+            bakes_until: None,
             warnings: Vec::new(),
             repeated: false,
         })
@@ -232,6 +258,9 @@ fn app(name: &str) -> AppView {
         hold: None,
         maintenance: None,
         operation: None,
+        lease: None,
+        bake: None,
+        rollout: None,
         file_wants: None,
         rollback: Err("green was never active".to_owned()),
         degraded: None,
@@ -286,6 +315,15 @@ pub(crate) fn probe(color: Color, healthy: bool) -> Probe {
             },
             at: at(),
         },
+    }
+}
+
+fn lease(by: Actor) -> LeaseView {
+    LeaseView {
+        what: "deploy green".to_owned(),
+        by,
+        since: at(),
+        left: Duration::from_secs(30),
     }
 }
 

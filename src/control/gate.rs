@@ -39,7 +39,7 @@ impl Controller {
             .borrow()
             .apps
             .get(app)
-            .is_none_or(|of| of.switch.require_healthy);
+            .is_none_or(|of| of.switch.require.contains(&config::Requirement::Healthy));
         let mut facts = self.facts(app, color, |endpoint| {
             reports
                 .iter()

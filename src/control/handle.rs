@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Ask, Event, HistoryEntry, Outcome, Overview, Refusal};
+use super::{Ask, Event, HistoryEntry, LeaseAsk, LeaseView, Outcome, Overview, Refusal, Settled};
 use crate::config::Aim;
 use crate::control::Probe;
 use crate::rollout::{Actor, Color};
@@ -26,8 +26,22 @@ pub(super) enum Message {
     Reload(Actor, Reply<Result<Reloaded, Refusal>>),
     Explain(Box<ExplainRequest>, Reply<Result<Explain, Refusal>>),
     WaitDrained(Option<String>, Color, Duration, Reply<Result<Drained, Refusal>>),
+    WaitSettled(Option<String>, Duration, Reply<Result<Settled, Refusal>>),
+    Approve {
+        app: Option<String>,
+        gate: Option<String>,
+        yes: bool,
+        by: Actor,
+        reply: Reply<Result<String, Refusal>>,
+    },
     Probe(Option<String>, Color, Reply<Result<Probed, Refusal>>),
     ConfigText(Reply<String>),
+    Lease(
+        Option<String>,
+        LeaseAsk,
+        Actor,
+        Reply<Result<Option<LeaseView>, Refusal>>,
+    ),
     PreviewToken(
         Option<String>,
         Aim,
@@ -194,6 +208,35 @@ impl Handle {
             .await?
     }
 
+    /// Wait until neither a bake nor a rollout is under way; the answer says how it is when the time is over, too.
+    ///
+    /// # Errors
+    /// No such app, [`Refusal::Stopping`].
+    pub async fn wait_settled(&self, app: Option<String>, time: Duration) -> Result<Settled, Refusal> {
+        self.send(|reply| Message::WaitSettled(app, time, reply)).await?
+    }
+
+    /// An operator's yes or no to a gate that waits for it; `None` is the only one that does. Gives back its name.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`] when none waits, or several do and none is named.
+    pub async fn approve(
+        &self,
+        app: Option<String>,
+        gate: Option<String>,
+        yes: bool,
+        by: Actor,
+    ) -> Result<String, Refusal> {
+        self.send(|reply| Message::Approve {
+            app,
+            gate,
+            yes,
+            by,
+            reply,
+        })
+        .await?
+    }
+
     /// Wait until a color holds no request.
     ///
     /// # Errors
@@ -215,6 +258,19 @@ impl Handle {
     /// The app is not known.
     pub async fn probe(&self, app: Option<String>, color: Color) -> Result<Probed, Refusal> {
         self.send(|reply| Message::Probe(app, color, reply)).await?
+    }
+
+    /// Take, renew, give back or break the lease of an app.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`] with who holds it.
+    pub async fn lease(
+        &self,
+        app: Option<String>,
+        ask: LeaseAsk,
+        by: Actor,
+    ) -> Result<Option<LeaseView>, Refusal> {
+        self.send(|reply| Message::Lease(app, ask, by, reply)).await?
     }
 
     /// A token by which a color can be reached for so long.

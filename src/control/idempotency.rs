@@ -126,6 +126,8 @@ mod tests {
             from: Color::Blue,
             weight: 0,
             verify: None,
+            gates: Vec::new(),
+            bakes_until: None,
             warnings: Vec::new(),
             repeated: false,
         }

@@ -13,9 +13,13 @@ mod failover;
 #[allow(clippy::unwrap_used, reason = "a test panics to fail")]
 pub(crate) mod fake;
 mod gate;
+mod gates;
+mod guard;
 mod handle;
 mod hold;
 mod idempotency;
+mod lease;
+mod notify;
 mod operate;
 mod overview;
 mod plan;
@@ -24,17 +28,21 @@ mod publish;
 mod record;
 mod reload;
 mod restore;
+mod rollout;
 mod run;
+mod settle;
 mod verify;
 mod view;
 mod windows;
 
-pub use ask::{Ask, Intent, Outcome, Probe, Refusal, Verify, Wanted};
+pub use ask::{Ask, Gated, Intent, Outcome, Probe, Refusal, RolloutAsk, Verdict, Verify, Wanted};
 pub use certificates::Entrance;
 pub use controller::{OnReload, Parts};
 pub use handle::{Drained, Explain, ExplainRequest, Handle, PreviewToken, Probed, Reloaded};
+pub use lease::{LeaseAsk, LeaseView};
 pub use overview::gauges;
 pub use run::Control;
+pub use settle::{BakeView, RolloutView, Settled};
 pub use view::{
     AppView, ColorView, ConfigView, EndpointView, Event, EventKind, HistoryEntry, HoldView, OutcomeView,
     Overview, ServiceView,

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::ask::{Ask, Intent, Outcome, Refusal, Verify};
+use super::ask::{Ask, Gated, Intent, Outcome, Refusal, Verdict, Verify};
 use super::controller::{Committed, Controller, Insistence, itself};
 use super::gate::Judged;
+use super::gates::Question;
 use super::idempotency::{Seen, first_answer};
 use super::plan::{change_of, command, needs_gate, outcome, target_of, verb, with_probes};
 use super::publish::file_endpoints;
@@ -20,6 +21,7 @@ impl Controller {
     /// Carry out a request.
     pub(super) async fn ask(self: &Rc<Self>, ask: Ask) -> Result<Outcome, Refusal> {
         let app = self.app_name(ask.app.as_deref())?;
+        self.check_lease(&app, &ask)?;
         let pending = match &ask.idempotency_key {
             Some(key) if !ask.dry_run => match self.answers.look_up(&app, key, &ask.intent) {
                 Seen::First(pending) => Some(pending),
@@ -67,6 +69,7 @@ impl Controller {
             }
             Intent::Hold { max, idle } => self.hold(app, ask, *max, *idle).await,
             Intent::Release => self.simple(app, ask, Change::Release).await,
+            Intent::Rollout(wanted) => self.rollout(app, ask, wanted).await,
             Intent::Maintenance(wanted) => self.simple(app, ask, Change::Maintenance(wanted.clone())).await,
             Intent::SetEndpoints {
                 color,
@@ -103,7 +106,12 @@ impl Controller {
             );
             return Err(Refusal::Invalid(text));
         }
-        let change = change_of(&ask.intent, &state, judged.facts.clone());
+        let gates = self
+            .gates_before(app, ask, &state, target, &judged, force)
+            .await?;
+        let mut facts = judged.facts.clone();
+        facts.watch = self.watch_after(app, &state);
+        let change = change_of(&ask.intent, &state, facts);
         let command = command(app, ask, change);
         let mut warnings = Vec::new();
         if force && !judged.facts.healthy {
@@ -114,7 +122,9 @@ impl Controller {
         }
         if ask.dry_run {
             let result = self.rehearse(app, &command, ask, warnings);
-            return result.map_err(|refusal| with_probes(refusal, &judged));
+            return result
+                .map(|outcome| Outcome { gates, ..outcome })
+                .map_err(|refusal| with_probes(refusal, &judged));
         }
         let insist = Insistence {
             repair: force,
@@ -138,11 +148,48 @@ impl Controller {
         if moved {
             self.count_switch(app, &state, target, ask.by.trigger, SwitchResult::Done, begun);
         }
-        Ok(outcome(app, ask, &committed, verify, warnings))
+        let outcome = outcome(app, ask, &committed, verify, warnings);
+        Ok(Outcome { gates, ..outcome })
+    }
+
+    /// What the gates say that the config requires besides health. Only an unhealthy target is not worth asking for.
+    async fn gates_before(
+        self: &Rc<Self>,
+        app: &str,
+        ask: &Ask,
+        state: &AppState,
+        target: Color,
+        judged: &Judged,
+        force: bool,
+    ) -> Result<Vec<Gated>, Refusal> {
+        if !needs_gate(&ask.intent, state, target) || force || !judged.facts.healthy {
+            return Ok(Vec::new());
+        }
+        let question = Question {
+            app: app.to_owned(),
+            to: target,
+            state: state.clone(),
+            phase: verb(&ask.intent),
+            now: ask.dry_run,
+        };
+        let gates = self.required(&question).await;
+        match gates.iter().all(|gated| gated.verdict == Verdict::Pass) {
+            true => Ok(gates),
+            false => {
+                if !ask.dry_run {
+                    let begun = Instant::now();
+                    self.count_switch(app, state, target, ask.by.trigger, SwitchResult::Refused, begun);
+                }
+                Err(Refusal::Gate {
+                    active: state.active,
+                    gates,
+                })
+            }
+        }
     }
 
     /// Prove a switch, and take it back when the proof fails.
-    async fn proven(
+    pub(super) async fn proven(
         self: &Rc<Self>,
         app: &str,
         ask: &Ask,
@@ -325,7 +372,7 @@ impl Controller {
     }
 
     /// What a command would do, without doing it.
-    fn rehearse(
+    pub(super) fn rehearse(
         &self,
         app: &str,
         command: &Command,
@@ -335,7 +382,7 @@ impl Controller {
         let before = self.with_slot(app, |slot| slot.state.clone())?;
         let (after, applied) = match rollout::apply(&before, command, Timestamp::now()) {
             Ok(Transition::Changed(after, applied)) => (after, Some(applied)),
-            Ok(Transition::NoChange) => (before.clone(), None),
+            Ok(Transition::NoChange | Transition::Noted(..)) => (before.clone(), None),
             Err(rejection) => return Err(super::controller::refusal_of(rejection, &before)),
         };
         let committed = Committed {
@@ -351,7 +398,7 @@ impl Controller {
     }
 
     /// Hold the app for an operation; refused while another one runs.
-    fn begin(self: &Rc<Self>, app: &str, ask: &Ask) -> Result<Operation, Refusal> {
+    pub(super) fn begin(self: &Rc<Self>, app: &str, ask: &Ask) -> Result<Operation, Refusal> {
         self.with_slot(app, |slot| match &slot.operation {
             Some((operation, by)) => Err(Refusal::Busy {
                 operation: operation.clone(),
@@ -383,7 +430,7 @@ impl Controller {
 }
 
 /// The app is held for an operation until this is dropped.
-struct Operation {
+pub(super) struct Operation {
     controller: Rc<Controller>,
     app: String,
 }

@@ -86,6 +86,9 @@ impl Controller {
                 .operation
                 .as_ref()
                 .map(|(what, by)| format!("{what} by {by}")),
+            lease: slot.lease.as_ref().and_then(super::lease::Lease::view),
+            bake: state.bake.as_ref().map(Into::into),
+            rollout: self.rollout_view(name, state),
             file_wants: file_wants.filter(|color| *color != state.active),
             rollback: self.rollback_now(slot, name),
             degraded: slot.degraded.clone(),
@@ -113,7 +116,7 @@ impl Controller {
         };
         match rollout::apply(&slot.state, &command, slot.state.switched_at) {
             Ok(Transition::Changed(after, _)) => Ok(after.active),
-            Ok(Transition::NoChange) => Ok(slot.state.active),
+            Ok(Transition::NoChange | Transition::Noted(..)) => Ok(slot.state.active),
             Err(Rejection::NothingWarm { why }) => Err(why),
             Err(other) => Err(other.to_string()),
         }

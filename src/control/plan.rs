@@ -1,6 +1,6 @@
 //! From what was asked to what is to be done: pure steps of [`super::operate`].
 
-use super::ask::{Ask, Intent, Outcome, Refusal, Verify, Wanted};
+use super::ask::{Ask, Intent, Outcome, Refusal, RolloutAsk, Verify, Wanted};
 use super::controller::Committed;
 use super::gate::Judged;
 use crate::rollout::{Actor, AppState, Change, Color, Command, HealthFacts};
@@ -97,9 +97,20 @@ pub(super) fn outcome(
         from: committed.before.active,
         weight: committed.after.weight.percent(),
         verify,
+        gates: Vec::new(),
+        bakes_until: bakes_until(committed),
         warnings,
         repeated: false,
     }
+}
+
+/// When the bake ends that this change began.
+fn bakes_until(committed: &Committed) -> Option<jiff::Timestamp> {
+    let bake = committed.after.bake.as_ref()?;
+    let begun = bake.of == committed.after.generation && bake.phase.runs();
+    begun
+        .then(|| bake.since.saturating_add(bake.length).ok())
+        .flatten()
 }
 
 pub(super) fn verb(intent: &Intent) -> &'static str {
@@ -112,5 +123,10 @@ pub(super) fn verb(intent: &Intent) -> &'static str {
         Intent::Release => "release",
         Intent::Maintenance(_) => "maintenance",
         Intent::SetEndpoints { .. } => "endpoints",
+        Intent::Rollout(RolloutAsk::Start { .. }) => "rollout start",
+        Intent::Rollout(RolloutAsk::Promote { .. }) => "rollout promote",
+        Intent::Rollout(RolloutAsk::Pause) => "rollout pause",
+        Intent::Rollout(RolloutAsk::Resume) => "rollout resume",
+        Intent::Rollout(RolloutAsk::Abort) => "rollout abort",
     }
 }

@@ -119,6 +119,9 @@ impl Controller {
                 Address::Ip(_) | Address::Unix(_) => None,
             }));
         }
+        for endpoint in self.published.load_full().endpoints() {
+            endpoint.alarm.get_or_init(|| Arc::clone(&self.alarm));
+        }
         self.names.borrow_mut().reconcile(names);
         self.prober.borrow_mut().reconcile(self.to_probe(&config));
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::controller::Controller;
 use super::view::{Event, EventKind, HistoryEntry};
-use crate::rollout::{AppState, Applied, Color, Command};
+use crate::rollout::{AppState, Applied, Color, Command, Note};
 use crate::store;
 
 /// Changes remembered for `history`, and events for late subscribers.
@@ -44,8 +44,46 @@ impl Controller {
             "{message}"
         );
         self.tell(EventKind::Changed, Some(&command.app), seq, message);
+        self.notify(&entry);
         self.push_history(entry);
         self.write_compat(&command.app, after.generation, after.active);
+    }
+
+    /// A note: all are events and in the journal, those that say something new are in the history.
+    pub(super) fn remember_note(
+        &self,
+        command: &Command,
+        after: &AppState,
+        note: Note,
+        seq: Option<u64>,
+        at: Timestamp,
+    ) {
+        let entry = HistoryEntry {
+            seq: seq.unwrap_or_default(),
+            at,
+            app: command.app.clone(),
+            verb: note.verb().to_owned(),
+            from: Some(after.active),
+            to: after.active,
+            weight: after.weight.percent(),
+            generation: after.generation,
+            by: command.by.clone(),
+            reason: command.reason.clone(),
+            detail: String::new(),
+            outcome: None,
+        };
+        let message = sentence(&entry);
+        let kind = match note {
+            Note::Gated => EventKind::Gate,
+            Note::RolloutAt | Note::RolloutDone => EventKind::Rollout,
+            Note::Judged | Note::BakePassed | Note::BakeInsufficient | Note::BakeBlocked => EventKind::Guard,
+        };
+        if !note.is_passing() {
+            tracing::info!(app = command.app, "{message}");
+            self.notify(&entry);
+            self.push_history(entry);
+        }
+        self.tell(kind, Some(&command.app), seq, message);
     }
 
     pub(super) fn push_history(&self, entry: HistoryEntry) {
@@ -121,6 +159,7 @@ pub(super) fn detail(applied: Applied, after: &AppState) -> String {
             format!("{color}{revision}{}", lists.collect::<String>())
         }
         Applied::Maintenance(on) => if on { "on" } else { "off" }.to_owned(),
+        Applied::RolloutStarted(color) | Applied::RolloutEnded { color, .. } => color.to_string(),
         _ => String::new(),
     }
 }

@@ -259,6 +259,7 @@ impl Controller {
                 by: by.clone(),
                 reason: format!("active = \"{color}\" in the config file"),
                 idempotency_key: None,
+                lease: None,
                 dry_run: false,
             };
             let controller = Rc::clone(self);

@@ -44,6 +44,7 @@ impl Controller {
         self.publish_all();
         for name in config.apps.keys().filter(|name| !undecided.contains(name)) {
             self.take_up(name).await;
+            self.take_up_watch(name);
         }
         let deciding = undecided.into_iter().map(|name| {
             let controller = Rc::clone(self);
@@ -86,7 +87,9 @@ impl Controller {
                 self.answers
                     .recall(&entry.app, key, answer_of(entry, *applied, from));
             }
-            self.push_history(line_of(entry, from));
+            if !matches!(entry.event, Event::Noted(note) if note.is_passing()) {
+                self.push_history(line_of(entry, from));
+            }
         }
     }
 
@@ -113,6 +116,12 @@ impl Controller {
             )
             .await;
         }
+    }
+
+    /// A bake and a rollout go on where they were.
+    pub(super) fn take_up_watch(self: &Rc<Self>, app: &str) {
+        self.guard(app);
+        self.drive_rollout(app);
     }
 
     async fn start_command(self: &Rc<Self>, app: &str, change: Change, reason: &str) {
@@ -247,6 +256,7 @@ fn line_of(entry: &store::Entry, from: Option<Color>) -> HistoryEntry {
         Event::First => ("first start", String::new()),
         Event::Restored { note } => ("restored", note.clone()),
         Event::Changed(applied) => (applied.verb(), super::record::detail(*applied, &entry.state)),
+        Event::Noted(note) => (note.verb(), String::new()),
         Event::Outcome { .. } => ("outcome", String::new()),
     };
     HistoryEntry {
@@ -277,6 +287,8 @@ fn answer_of(entry: &store::Entry, applied: Applied, from: Option<Color>) -> Out
         from: from.unwrap_or(entry.state.active),
         weight: entry.state.weight.percent(),
         verify: None,
+        gates: Vec::new(),
+        bakes_until: None,
         warnings: Vec::new(),
         repeated: true,
     }

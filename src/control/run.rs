@@ -92,6 +92,7 @@ impl Control {
                     tokio::task::spawn_local(async move { controller.certificates_changed().await });
                 }
                 () = controller.drained.notified() => controller.follow_drains(),
+                () = controller.alarm.notified() => controller.alarmed(),
                 _ = drain_tick.tick(), if controller.drains() => controller.follow_drains(),
                 _ = slow_tick.tick() => controller.slow_tick(),
                 _ = sample_tick.tick() => controller.sample(),
@@ -135,6 +136,29 @@ impl Controller {
                 };
                 drop(reply.send(result));
             }),
+            Message::Lease(app, ask, by, reply) => {
+                let name = self.app_name(app.as_deref());
+                drop(reply.send(name.and_then(|app| self.lease(&app, ask, &by))));
+            }
+            Message::WaitSettled(app, time, reply) => self.spawn(|own| async move {
+                let result = match own.app_name(app.as_deref()) {
+                    Ok(app) => own.wait_settled(&app, time).await,
+                    Err(refusal) => Err(refusal),
+                };
+                drop(reply.send(result));
+            }),
+            Message::Approve {
+                app,
+                gate,
+                yes,
+                by,
+                reply,
+            } => {
+                let result = self
+                    .app_name(app.as_deref())
+                    .and_then(|app| self.approve(&app, gate.as_deref(), yes, &by.name));
+                drop(reply.send(result));
+            }
             Message::Overview(reply) => drop(reply.send(Box::new(self.overview()))),
             Message::History(reply) => drop(reply.send(self.history.borrow().iter().cloned().collect())),
             Message::Subscribe(after, reply) => {
@@ -164,7 +188,7 @@ impl Controller {
         tokio::task::spawn_local(task(Rc::clone(self)));
     }
 
-    fn health_changed(&self, change: &HealthChange) {
+    fn health_changed(self: &Rc<Self>, change: &HealthChange) {
         let key = &change.endpoint.key;
         let (from, to) = (change.from.as_str(), change.to.as_str());
         let reason = &change.report.reason;
@@ -174,6 +198,7 @@ impl Controller {
         );
         tracing::info!(app = key.app, color = %key.color, endpoint = %key.address, from, to, reason, "health");
         self.tell(EventKind::Health, Some(&key.app), None, message);
+        self.health_under_guard(&key.app, key.color);
     }
 
     /// A name has other addresses now: the same endpoints as configured, other targets. No command, no generation.
@@ -220,6 +245,7 @@ impl Controller {
 
     fn slow_tick(self: &Rc<Self>) {
         self.free_retired();
+        self.expire_leases();
         self.watch_failovers();
         if self.apps.borrow().values().any(|slot| slot.undurable.is_some()) {
             self.spawn(|own| async move { own.store_undurable().await });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::settle::{BakeView, RolloutView};
 use crate::rollout::{Actor, ByColor, Color};
 use crate::upstream::{Health, ProbeReport};
 
@@ -66,6 +67,12 @@ pub struct AppView {
     pub maintenance: Option<String>,
     /// What runs, with who started it.
     pub operation: Option<String>,
+    /// Who holds the app for a deploy.
+    pub lease: Option<super::LeaseView>,
+    /// The newest bake.
+    pub bake: Option<BakeView>,
+    /// The newest rollout.
+    pub rollout: Option<RolloutView>,
     /// What the file says (`active = …`) when reality differs.
     pub file_wants: Option<Color>,
     /// Whether `rollback` would work now, or why not.
@@ -208,6 +215,14 @@ pub enum EventKind {
     ReloadFailed,
     /// The store failed.
     StoreFailed,
+    /// A deploy began or ended.
+    Deploy,
+    /// The guard evaluated, warned, or ended a bake.
+    Guard,
+    /// A gate said something, or waits for an operator.
+    Gate,
+    /// How far a rollout is.
+    Rollout,
 }
 
 impl EventKind {
@@ -222,6 +237,10 @@ impl EventKind {
             Self::Reloaded => "reloaded",
             Self::ReloadFailed => "reload_failed",
             Self::StoreFailed => "store_failed",
+            Self::Deploy => "deploy",
+            Self::Guard => "guard",
+            Self::Gate => "gate",
+            Self::Rollout => "rollout",
         }
     }
 }

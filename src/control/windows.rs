@@ -72,7 +72,6 @@ impl Sampler {
     }
 
     /// What one color's requests were within `span`, not before `not_before`.
-    #[expect(dead_code, reason = "the guard reads it, which comes with the next change")]
     pub(super) fn over(
         &self,
         app: &str,

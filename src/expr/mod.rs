@@ -281,6 +281,7 @@ fn syntax(source: &str, errors: &cel::ParseErrors) -> Mistake {
         .next()
         .unwrap_or_default()
         .replace("Syntax error: ", "");
+    let message = message.split(" expecting ").next().unwrap_or_default().to_owned();
     let message: String = message.chars().take(200).collect();
     Mistake {
         message: format!("this is not CEL: {message}"),

@@ -54,6 +54,8 @@ pub(super) type SwitchKey = (String, Color, Color, Trigger, SwitchResult);
 #[derive(Debug, Default)]
 struct Counts {
     switches: BTreeMap<SwitchKey, u64>,
+    gates: BTreeMap<(String, String), i64>,
+    guard_rollbacks: BTreeMap<String, u64>,
     switch_duration: Histogram,
     drain: Histogram,
     rest: Totals,
@@ -75,6 +77,8 @@ pub(super) struct Totals {
 #[derive(Debug)]
 pub(super) struct ControlSnapshot {
     pub(super) switches: Vec<(SwitchKey, u64)>,
+    pub(super) gates: Vec<((String, String), i64)>,
+    pub(super) guard_rollbacks: BTreeMap<String, u64>,
     pub(super) switch_duration: Snapshot,
     pub(super) drain: Snapshot,
     pub(super) totals: Totals,
@@ -97,6 +101,18 @@ impl ControlMetrics {
         if result.moved() {
             counts.switch_duration.record(took);
         }
+    }
+
+    /// A gate of a configured app said pass (1), fail (0), or that it cannot say (-1).
+    pub fn gate(&self, app: &str, gate: &str, verdict: i64) {
+        self.counts()
+            .gates
+            .insert((app.to_owned(), gate.to_owned()), verdict);
+    }
+
+    /// The guard took a switch or a rollout back.
+    pub fn guard_rolled_back(&self, app: &str) {
+        *self.counts().guard_rollbacks.entry(app.to_owned()).or_default() += 1;
     }
 
     /// A color's last request has ended, `took` after the color took nothing new.
@@ -147,6 +163,12 @@ impl ControlMetrics {
                 .iter()
                 .map(|(key, count)| (key.clone(), *count))
                 .collect(),
+            gates: counts
+                .gates
+                .iter()
+                .map(|(key, verdict)| (key.clone(), *verdict))
+                .collect(),
+            guard_rollbacks: counts.guard_rollbacks.clone(),
             switch_duration: merged(&counts.switch_duration),
             drain: merged(&counts.drain),
             totals: counts.rest,

@@ -99,7 +99,9 @@ impl Exposition {
         }
         write_apps(&mut text, &apps);
         write_weights(&mut text, &apps, &mut earlier, &pools);
-        write_control(&mut text, &self.control.snapshot());
+        let control = self.control.snapshot();
+        write_gates(&mut text, &apps, &control);
+        write_control(&mut text, &control);
         self.write_process(&mut text);
         text.into_string()
     }
@@ -490,6 +492,28 @@ fn write_weights(text: &mut Text, apps: &[AppGauges], earlier: &mut Earlier, poo
             kind("actual", actual);
         }
         earlier.finished.insert(app.app.clone(), now);
+    }
+}
+
+/// Gates of apps that are gone are gone; what the guard took back is counted for every app, from zero.
+fn write_gates(text: &mut Text, apps: &[AppGauges], control: &ControlSnapshot) {
+    let is_live = |name: &str| apps.iter().any(|app| app.app == name);
+    text.family(&names::GATE_STATE);
+    for ((app, gate), verdict) in control.gates.iter().filter(|((app, _), _)| is_live(app)) {
+        text.sample(
+            &names::GATE_STATE,
+            &labels(&names::GATE_STATE, &[app, gate]),
+            verdict,
+        );
+    }
+    text.family(&names::GUARD_ROLLBACKS);
+    for app in apps {
+        let count = control.guard_rollbacks.get(&app.app).copied().unwrap_or(0);
+        text.sample(
+            &names::GUARD_ROLLBACKS,
+            &labels(&names::GUARD_ROLLBACKS, &[&app.app]),
+            count,
+        );
     }
 }
 

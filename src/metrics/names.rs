@@ -118,6 +118,10 @@ metrics! {
         "1 for the active color, 0 for the standby.");
     WEIGHT = gauge("cutover_weight_ratio", &["app", "color", "kind"],
         "A color's share of the traffic: desired is what the state says, actual the share of the requests that ended since the previous scrape; actual is absent when there were none or the generation changed meanwhile.");
+    GATE_STATE = gauge("cutover_gate_state", &["app", "gate"],
+        "What a gate last said: 1 pass, 0 fail, -1 insufficient data; absent before it was asked. The guard is the gate called guard.");
+    GUARD_ROLLBACKS = counter("cutover_guard_rollbacks_total", APP,
+        "Switches and rollouts that the guard took back.");
     SWITCHES = counter("cutover_switches_total", &["app", "from", "to", "trigger", "result"],
         "Attempts to move an app from one color to the other; result is done, refused, rolled_back or failed.");
     SWITCH_DURATION = histogram("cutover_switch_duration_seconds", &[],

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use super::{
-    Activation, AppState, Change, Color, Command, FileEndpoints, HealthFacts, Hold, Maintenance, Override,
-    TRAIL_MAX, Weight, next_salt,
+    Activation, AppState, Bake, BakePhase, Change, Color, Command, FileEndpoints, HealthFacts, Hold,
+    Maintenance, Override, TRAIL_MAX, Weight, next_salt,
 };
 
 /// What [`apply`] made of a command.
@@ -16,6 +16,8 @@ use super::{
 pub enum Transition {
     /// The next state; its generation is one higher. To be committed, then published.
     Changed(AppState, Applied),
+    /// Something to remember, and nothing to publish: the next state has the same generation. To be committed.
+    Noted(AppState, Note),
     /// It is already so. Nothing to commit, nothing to publish, and not an error.
     NoChange,
 }
@@ -56,6 +58,71 @@ pub enum Applied {
     EndpointsSet(Color),
     /// The config file changed endpoints.
     Reloaded,
+    /// A rollout to this color began.
+    RolloutStarted(Color),
+    /// A rollout's clock was stopped.
+    RolloutPaused,
+    /// A rollout goes on.
+    RolloutResumed,
+    /// A rollout was ended before its last step.
+    RolloutEnded {
+        /// The color that gained.
+        color: Color,
+        /// It had a share, which went back.
+        moved: bool,
+    },
+}
+
+/// What is remembered without a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// One evaluation of the guard, or of a gate.
+    Judged,
+    /// A gate's verdict.
+    Gated,
+    /// A bake is over, and all was well.
+    BakePassed,
+    /// A bake is over, and nobody can say.
+    BakeInsufficient,
+    /// The guard wants to go back and cannot.
+    BakeBlocked,
+    /// How far a rollout is.
+    RolloutAt,
+    /// A rollout's last step is in force, and was no switch.
+    RolloutDone,
+}
+
+impl Note {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Judged,
+        Self::Gated,
+        Self::BakePassed,
+        Self::BakeInsufficient,
+        Self::BakeBlocked,
+        Self::RolloutAt,
+        Self::RolloutDone,
+    ];
+
+    /// The verb in history, events and journal.
+    #[must_use]
+    pub const fn verb(self) -> &'static str {
+        match self {
+            Self::Judged => "judged",
+            Self::Gated => "gate",
+            Self::BakePassed => "bake passed",
+            Self::BakeInsufficient => "bake insufficient data",
+            Self::BakeBlocked => "rollback blocked",
+            Self::RolloutAt => "rollout at",
+            Self::RolloutDone => "rollout done",
+        }
+    }
+
+    /// One of many that say nearly the same: for the journal, not for the history.
+    #[must_use]
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::Judged | Self::RolloutAt)
+    }
 }
 
 impl Applied {
@@ -72,6 +139,10 @@ impl Applied {
             Self::Maintenance(_) => "maintenance",
             Self::EndpointsSet(_) => "endpoints",
             Self::Reloaded => "reload",
+            Self::RolloutStarted(_) => "rollout start",
+            Self::RolloutPaused => "rollout pause",
+            Self::RolloutResumed => "rollout resume",
+            Self::RolloutEnded { .. } => "rollout abort",
         }
     }
 
@@ -121,6 +192,20 @@ pub enum Rejection {
     /// A share outside 0 to 100.
     #[error("a weight is a whole percent from 0 to 100, not {0}")]
     WeightOutOfRange(u8),
+    /// The rollout is not possible.
+    #[error("{0}")]
+    Rollout(String),
+    /// Another rollout has moved traffic and is not over.
+    #[error("a rollout to {to} is at {percent} %: `cutover rollout abort` first")]
+    RolloutRuns {
+        /// Where it goes.
+        to: Color,
+        /// How far it is.
+        percent: u8,
+    },
+    /// No rollout is under way.
+    #[error("no rollout is under way")]
+    NoRollout,
 }
 
 fn list(lines: &[String]) -> String {
@@ -164,18 +249,22 @@ pub fn apply(state: &AppState, command: &Command, now: Timestamp) -> Result<Tran
             file,
         } => Ok(step.set_endpoints(*color, endpoints, revision.as_deref(), file)),
         Change::Reload { file, changed } => Ok(step.reload(file, changed)),
+        Change::Watched { of, watched, end } => Ok(step.watched(*of, *watched, *end, &command.reason)),
+        Change::GuardBack { of, facts } => Ok(step.guard_back(*of, facts, &command.reason)),
+        Change::Rollout(change) => step.rollout(change, &command.reason),
+        Change::Note(note) => Ok(Transition::Noted(state.clone(), *note)),
     }
 }
 
 /// One application: the state it starts from and the time it happens at.
-struct Step<'a> {
-    state: &'a AppState,
-    now: Timestamp,
+pub(super) struct Step<'a> {
+    pub(super) state: &'a AppState,
+    pub(super) now: Timestamp,
 }
 
 impl Step<'_> {
     /// The state to change, one generation on.
-    fn next(&self) -> AppState {
+    pub(super) fn next(&self) -> AppState {
         AppState {
             generation: self.state.generation + 1,
             ..self.state.clone()
@@ -190,13 +279,27 @@ impl Step<'_> {
             return Ok(self.end_candidacy());
         }
         self.judge(to, facts, force)?;
-        Ok(self.move_to(to))
+        Ok(self.move_to(to, facts))
     }
 
-    /// All traffic to `to`, remembering where it came from.
-    fn move_to(&self, to: Color) -> Transition {
+    /// All traffic to `to`, remembering where it came from; the guard begins to watch.
+    pub(super) fn move_to(&self, to: Color, facts: &HealthFacts) -> Transition {
         let from = self.state.active;
         let mut next = self.next();
+        self.take_over(&mut next);
+        if let Some(watch) = &facts.watch {
+            next.bake = Some(Bake {
+                of: next.generation,
+                from,
+                to,
+                since: self.now,
+                length: watch.length,
+                watched: std::time::Duration::ZERO,
+                phase: BakePhase::Watching,
+                baseline: watch.baseline.clone(),
+                note: String::new(),
+            });
+        }
         next.trail.push(self.activation());
         if next.trail.len() > TRAIL_MAX {
             next.trail.remove(0);
@@ -217,7 +320,7 @@ impl Step<'_> {
         }
     }
 
-    fn activate(&self, next: &mut AppState, to: Color) {
+    pub(super) fn activate(&self, next: &mut AppState, to: Color) {
         next.active = to;
         next.weight = Weight::ZERO;
         next.switched_at = self.now;
@@ -229,12 +332,13 @@ impl Step<'_> {
     fn end_candidacy(&self) -> Transition {
         let color = self.state.standby();
         let mut next = self.next();
+        self.take_over(&mut next);
         next.weight = Weight::ZERO;
         next.colors[color].left = true;
         Transition::Changed(next, Applied::Weighed { color, percent: 0 })
     }
 
-    fn judge(&self, color: Color, facts: &HealthFacts, force: bool) -> Result<(), Rejection> {
+    pub(super) fn judge(&self, color: Color, facts: &HealthFacts, force: bool) -> Result<(), Rejection> {
         if let Some(judged_in) = facts.judged_in
             && judged_in != self.state.generation
         {
@@ -262,6 +366,7 @@ impl Step<'_> {
         }
         let (from, to) = (self.state.active, target.color);
         let mut next = self.next();
+        self.take_over(&mut next);
         next.trail.pop();
         next.left_by_rollback = Some(from);
         self.activate(&mut next, to);
@@ -284,7 +389,7 @@ impl Step<'_> {
         Ok(target)
     }
 
-    fn judge_rollback(&self, target: &Activation, facts: &HealthFacts) -> Result<(), Rejection> {
+    pub(super) fn judge_rollback(&self, target: &Activation, facts: &HealthFacts) -> Result<(), Rejection> {
         let now = &self.state.colors[target.color];
         if now.incarnation != target.incarnation {
             let when = now
@@ -314,6 +419,11 @@ impl Step<'_> {
         }
         let (from, to) = (self.state.active, back.color);
         let mut next = self.next();
+        self.take_over(&mut next);
+        if let Some(bake) = next.bake.as_mut().filter(|bake| bake.of == of) {
+            bake.phase = BakePhase::RolledBack;
+            "the switch did not prove itself".clone_into(&mut bake.note);
+        }
         next.trail.pop();
         // It is a rollback like any other: the next one must not go to the color that has just failed its proof.
         next.left_by_rollback = Some(from);
@@ -353,6 +463,7 @@ impl Step<'_> {
         if self.state.weight == Weight::ZERO {
             next.salt = next_salt(self.state.salt, self.state.generation, self.now);
         }
+        self.take_over(&mut next);
         next.weight = weight;
         next.colors[candidate].drained = false;
         next.colors[candidate].left = false;
@@ -377,6 +488,7 @@ impl Step<'_> {
         next.colors[color].drained = true;
         if color == self.state.standby() && percent > 0 {
             // A drained color takes nothing new, so by force its candidacy ends; the share goes to the active one.
+            self.take_over(&mut next);
             next.weight = Weight::ZERO;
             next.colors[color].left = true;
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::Color;
+use super::{BakePhase, Color, Note, RolloutChange, Watch};
 
 /// A change of one app, with who wants it and why. CLI, API, file watcher, guard and pipeline all send this.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,11 +49,15 @@ pub enum Trigger {
     Failover,
     /// The process itself: first start, restore.
     Start,
+    /// The guard's conditions tripped.
+    Guard,
+    /// A rollout's driver went a step on, or back.
+    Rollout,
 }
 
 impl Trigger {
     /// All of them, in label order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Cli,
         Self::Api,
         Self::File,
@@ -61,6 +65,8 @@ impl Trigger {
         Self::Timer,
         Self::Failover,
         Self::Start,
+        Self::Guard,
+        Self::Rollout,
     ];
 
     /// The label value.
@@ -74,6 +80,8 @@ impl Trigger {
             Self::Timer => "timer",
             Self::Failover => "failover",
             Self::Start => "start",
+            Self::Guard => "guard",
+            Self::Rollout => "rollout",
         }
     }
 }
@@ -108,6 +116,26 @@ pub enum Change {
         /// The generation that the failed switch made.
         of: u64,
     },
+    /// The guard found something, or its time is over: written down, nothing moves. What it found is the reason.
+    Watched {
+        /// The bake.
+        of: u64,
+        /// How long it has watched.
+        watched: Duration,
+        /// How the bake ended; `None`: it goes on.
+        end: Option<BakePhase>,
+    },
+    /// The guard's conditions tripped: back to the color that the bake's switch left.
+    GuardBack {
+        /// The bake.
+        of: u64,
+        /// What the last known probes say of that color.
+        facts: HealthFacts,
+    },
+    /// What is wanted of a rollout.
+    Rollout(RolloutChange),
+    /// A line in the journal that changes nothing.
+    Note(Note),
     /// Give one color a share in percent, and the other the rest.
     Weight {
         /// The color named.
@@ -169,6 +197,8 @@ pub struct HealthFacts {
     pub reachable: bool,
     /// One line for each endpoint that is not healthy.
     pub refusals: Vec<String>,
+    /// What is to watch over the color once it has all traffic; `None`: nothing.
+    pub watch: Option<Watch>,
 }
 
 impl HealthFacts {
@@ -180,6 +210,7 @@ impl HealthFacts {
             healthy: true,
             reachable: true,
             refusals: Vec::new(),
+            watch: None,
         }
     }
 }

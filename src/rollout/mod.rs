@@ -5,17 +5,21 @@
 //! `tests/simulation.rs` runs millions of them with seeds.
 
 mod apply;
+mod bake;
 mod bucket;
 mod color;
 mod command;
+mod progress;
 mod split;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{Applied, Rejection, Transition, apply};
+pub use apply::{Applied, Note, Rejection, Transition, apply};
+pub use bake::{Bake, BakePhase, Baseline, Watch};
 pub use bucket::{bucket_of_id, bucket_of_key, id_in_bucket, next_salt};
 pub use color::{ByColor, Color, UnknownColor};
 pub use command::{Actor, Change, Command, FileEndpoints, HealthFacts, Trigger};
+pub use progress::{Pause, Rollout, RolloutChange, RolloutPhase, RolloutStep, STEPS_MAX, check_steps};
 pub use split::{BUCKETS, Phase, is_candidate};
 pub use state::{Activation, AppState, ColorState, Hold, Maintenance, Override, TRAIL_MAX, Weight};

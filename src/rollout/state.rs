@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{ByColor, Color};
+use super::{Bake, ByColor, Color, Rollout};
 
 /// How many earlier activations an app remembers for `rollback`.
 pub const TRAIL_MAX: usize = 16;
@@ -55,6 +55,10 @@ pub struct AppState {
     pub left_by_rollback: Option<Color>,
     /// When the active color last changed.
     pub switched_at: Timestamp,
+    /// The newest bake: what the guard watches, or how it ended.
+    pub bake: Option<Bake>,
+    /// The newest rollout, under way or over.
+    pub rollout: Option<Rollout>,
 }
 
 impl AppState {
@@ -72,6 +76,8 @@ impl AppState {
             trail: Vec::new(),
             left_by_rollback: None,
             switched_at: now,
+            bake: None,
+            rollout: None,
         }
     }
 

@@ -30,6 +30,11 @@ impl App {
                 self.state = next;
                 Ok(Some(applied))
             }
+            Transition::Noted(next, _) => {
+                assert_eq!(next.generation, self.state.generation, "a note is no change");
+                self.state = next;
+                Ok(None)
+            }
         }
     }
 

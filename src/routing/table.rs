@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{Affinity, Beside, HoldQueue, Matcher, Place, PreviewKey, RetryBudget};
 use crate::config::{
-    Balance, Drain, Errors, Headers, HostPattern, Limits, Network, PathMatch, Policy, Preview, Retry, Rule,
-    Streams, Timeouts,
+    Balance, BalancePolicy, Drain, Errors, Headers, HostPattern, Limits, Network, PathMatch, Preview, Retry,
+    Rule, Streams, Timeouts,
 };
 use crate::metrics::{PoolCells, PoolMetrics};
 use crate::rollout::{ByColor, Color, Weight};
@@ -375,9 +375,9 @@ impl Lane {
 
     fn by_policy(&self, ticket: usize, wanted: impl Fn(&Member) -> bool) -> Option<&Member> {
         match self.settings.balance.policy {
-            Policy::LeastRequest => self.lesser_of_two(ticket, wanted),
-            Policy::RoundRobin => self.walk(ticket).find(|member| wanted(member)),
-            Policy::Random => {
+            BalancePolicy::LeastRequest => self.lesser_of_two(ticket, wanted),
+            BalancePolicy::RoundRobin => self.walk(ticket).find(|member| wanted(member)),
+            BalancePolicy::Random => {
                 // Among those wanted each is as likely: a walk from a random place would favour a gap's neighbour.
                 let count = self.members.iter().filter(|member| wanted(member)).count();
                 let nth = spread(ticket).checked_rem(count)?;

@@ -205,6 +205,8 @@ impl Journal {
             }
             Event::Changed(_) => offered > is,
             Event::First | Event::Restored { .. } => offered >= is,
+            // It goes with the state that it was found in; a newer one must not be lost to it.
+            Event::Noted(_) => offered == is,
         };
         if follows {
             Ok(())

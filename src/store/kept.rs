@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Entry;
+use super::{Entry, Event};
 
 /// How long the answer to an idempotency key is remembered.
 const KEY_LIFE: SignedDuration = SignedDuration::from_hours(24);
@@ -12,12 +12,17 @@ const KEY_LIFE: SignedDuration = SignedDuration::from_hours(24);
 /// How many entries are remembered for nothing but their key: the bound on what a chatty pipeline can cost.
 const KEYED_MAX: usize = 4096;
 
+/// How many evaluations are remembered.
+const JUDGED_MAX: usize = 128;
+
 /// The part of a journal that a compaction keeps, always ready in memory.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
     newest: BTreeMap<String, Entry>,
     recent: VecDeque<Entry>,
     keyed: VecDeque<Entry>,
+    /// Evaluations of guard and gates: many, so they must not push out what was changed.
+    judged: VecDeque<Entry>,
     bound: usize,
 }
 
@@ -28,6 +33,7 @@ impl Kept {
             newest: BTreeMap::new(),
             recent: VecDeque::new(),
             keyed: VecDeque::new(),
+            judged: VecDeque::new(),
             bound,
         }
     }
@@ -39,6 +45,13 @@ impl Kept {
             .is_none_or(|held| held.seq <= entry.seq);
         if is_newest {
             self.newest.insert(entry.app.clone(), entry.clone());
+        }
+        if matches!(entry.event, Event::Noted(note) if note.is_passing()) {
+            if self.judged.len() == JUDGED_MAX {
+                self.judged.pop_front();
+            }
+            self.judged.push_back(entry);
+            return;
         }
         self.recent.push_back(entry);
         if self.recent.len() > self.bound
@@ -72,6 +85,7 @@ impl Kept {
             .newest
             .values()
             .chain(&self.keyed)
+            .chain(&self.judged)
             .chain(&self.recent)
             .collect();
         all.sort_by_key(|entry| entry.seq);

@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::rollout::{Actor, AppState, Applied};
+use crate::rollout::{Actor, AppState, Applied, Note};
 
 pub use compat::write_compat_file;
 pub use error::StoreError;
@@ -73,6 +73,8 @@ pub enum Event {
     },
     /// A command changed the state.
     Changed(Applied),
+    /// Something to remember; the generation is the same. The reason says what.
+    Noted(Note),
     /// What happened meanwhile, known only later; the state is unchanged.
     Outcome {
         /// The sequence number of the change that this is the outcome of.

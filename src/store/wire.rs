@@ -3,12 +3,13 @@
 //! Unknown fields are refused, not skipped: a field that this version does not know may change what the rest means.
 
 mod state;
+mod watch;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, Event};
-use crate::rollout::{Actor, AppState, Applied, Color, Trigger};
+use crate::rollout::{Actor, AppState, Applied, Color, Note, Trigger};
 use state::State;
 
 /// The format of the lines that this version writes, and the newest that it reads.
@@ -228,6 +229,22 @@ enum Happened {
         color: Hue,
     },
     Reload,
+    #[serde(rename = "rollout start")]
+    RolloutStart {
+        color: Hue,
+    },
+    #[serde(rename = "rollout pause")]
+    RolloutPause,
+    #[serde(rename = "rollout resume")]
+    RolloutResume,
+    #[serde(rename = "rollout abort")]
+    RolloutAbort {
+        color: Hue,
+        moved: bool,
+    },
+    Note {
+        what: Remark,
+    },
     Outcome {
         of: u64,
         requests: u64,
@@ -237,12 +254,33 @@ enum Happened {
     },
 }
 
+/// The verb of a [`Note`].
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+struct Remark(Note);
+
+impl From<Remark> for String {
+    fn from(remark: Remark) -> Self {
+        remark.0.verb().to_owned()
+    }
+}
+
+impl TryFrom<String> for Remark {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let known = Note::ALL.into_iter().find(|note| note.verb() == text);
+        known.map(Self).ok_or_else(|| format!("unknown note `{text}`"))
+    }
+}
+
 impl From<&Event> for Happened {
     fn from(event: &Event) -> Self {
         match event {
             Event::First => Self::First,
             Event::Restored { note } => Self::Restored { note: note.clone() },
             Event::Changed(applied) => (*applied).into(),
+            Event::Noted(note) => Self::Note { what: Remark(*note) },
             Event::Outcome {
                 of,
                 requests,
@@ -281,6 +319,13 @@ impl From<Applied> for Happened {
             Applied::Maintenance(on) => Self::Maintenance { on },
             Applied::EndpointsSet(color) => Self::Endpoints { color: color.into() },
             Applied::Reloaded => Self::Reload,
+            Applied::RolloutStarted(color) => Self::RolloutStart { color: color.into() },
+            Applied::RolloutPaused => Self::RolloutPause,
+            Applied::RolloutResumed => Self::RolloutResume,
+            Applied::RolloutEnded { color, moved } => Self::RolloutAbort {
+                color: color.into(),
+                moved,
+            },
         }
     }
 }
@@ -290,6 +335,7 @@ impl From<Happened> for Event {
         Self::Changed(match happened {
             Happened::First => return Self::First,
             Happened::Restored { note } => return Self::Restored { note },
+            Happened::Note { what } => return Self::Noted(what.0),
             Happened::Outcome {
                 of,
                 requests,
@@ -323,6 +369,13 @@ impl From<Happened> for Event {
             Happened::Maintenance { on } => Applied::Maintenance(on),
             Happened::Endpoints { color } => Applied::EndpointsSet(color.into()),
             Happened::Reload => Applied::Reloaded,
+            Happened::RolloutStart { color } => Applied::RolloutStarted(color.into()),
+            Happened::RolloutPause => Applied::RolloutPaused,
+            Happened::RolloutResume => Applied::RolloutResumed,
+            Happened::RolloutAbort { color, moved } => Applied::RolloutEnded {
+                color: color.into(),
+                moved,
+            },
         })
     }
 }

@@ -4,13 +4,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use jiff::Timestamp;
 use rustls_pki_types::ServerName;
+use tokio::sync::Notify;
 
 use super::Breaker;
 use super::health::Judged;
@@ -145,6 +146,8 @@ pub struct Endpoint {
     pub breaker: Breaker,
     /// Connects that failed in a row, over all workers.
     pub connect_failures: AtomicU32,
+    /// Told of each connect that fails: whoever watches need not look.
+    pub alarm: OnceLock<Arc<Notify>>,
     /// Connects that failed, since start. Counted on the error path only, so one shared cell will do.
     pub connect_errors: AtomicU64,
 }
@@ -179,6 +182,7 @@ impl Endpoint {
             breaker: Breaker::default(),
             connect_failures: AtomicU32::new(0),
             connect_errors: AtomicU64::new(0),
+            alarm: OnceLock::new(),
         })
     }
 
@@ -214,5 +218,8 @@ impl Endpoint {
     pub fn connect_failed(&self) {
         self.connect_failures.fetch_add(1, Relaxed);
         self.connect_errors.fetch_add(1, Relaxed);
+        if let Some(alarm) = self.alarm.get() {
+            alarm.notify_one();
+        }
     }
 }

@@ -24,6 +24,7 @@ mod server;
 mod wire;
 
 mod crash;
+mod examples;
 mod exits;
 mod faults;
 mod http2;

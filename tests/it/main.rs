@@ -15,6 +15,8 @@ mod beside;
 mod bodies;
 mod corpus;
 mod failover;
+mod gates;
+mod guarding;
 mod harness;
 mod headers;
 mod hold;
@@ -36,3 +38,6 @@ mod tls;
 mod upstream;
 mod upstream_h2;
 mod upstream_tls;
+
+// Apart: what runs the real command.
+mod deploy;

@@ -106,6 +106,7 @@ impl AppBuild<'_, '_, '_, '_> {
             .collect();
         self.one_client_a_connection(raw, &services);
         let (initial, active) = self.colors(raw, &services);
+        let deploy = self.build.deploy(self.name, &raw.deploy);
         App {
             name,
             hosts: hosts.unwrap_or_default(),
@@ -122,6 +123,7 @@ impl AppBuild<'_, '_, '_, '_> {
             },
             balance: self.build.balance(&raw.balance),
             retry: self.build.retry(&raw.retry),
+            deploy,
             headers,
             errors: errors.over_defaults(),
             send_proxy_protocol: raw.send_proxy_protocol.as_ref().map(|at| match at.get() {
@@ -130,14 +132,14 @@ impl AppBuild<'_, '_, '_, '_> {
             }),
             traffic: self.build.traffic(raw),
             switch: Switch {
-                // `healthy` is the only requirement that can be written.
-                require_healthy: raw.switch.require.as_ref().is_none_or(|list| !list.is_empty()),
+                require: self.build.require(raw),
                 verify: raw
                     .switch
                     .verify
                     .as_ref()
                     .map_or(3, |at| u32::try_from(*at.get()).unwrap_or(3)),
             },
+            policy: self.build.policy(raw),
         }
     }
 

@@ -1,12 +1,14 @@
 //! From what is written to what is meant: defaults, ranges, and what one value means for another.
 
 mod app;
+mod deploy;
 mod errors;
 mod headers;
 mod health;
 mod listeners;
 mod origin;
 mod parts;
+mod policy;
 mod resilience;
 mod rules;
 mod traffic;
@@ -64,6 +66,8 @@ pub(super) fn build(
     }
     matches.settle(&mut build);
     build.compat_file(&file.server, apps.len());
+    let names: Vec<&str> = apps.keys().map(String::as_str).collect();
+    let notify = build.notify(file.notify.as_deref().unwrap_or_default(), &names);
     Config {
         server,
         admin,
@@ -71,6 +75,7 @@ pub(super) fn build(
         limits,
         errors: errors.over_defaults(),
         log,
+        notify,
         apps,
     }
 }

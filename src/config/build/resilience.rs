@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Build;
-use crate::config::model::{Balance, Policy, Retry};
+use crate::config::model::{Balance, BalancePolicy, Retry};
 use crate::config::raw::{self, At};
 
 impl Build<'_, '_, '_> {
@@ -11,9 +11,9 @@ impl Build<'_, '_, '_> {
         let (failures, ejected) = (&raw.breaker.failures, raw.breaker.ejected.as_ref());
         Balance {
             policy: match raw.policy.as_ref().map(At::get) {
-                Some(raw::Policy::RoundRobin) => Policy::RoundRobin,
-                Some(raw::Policy::Random) => Policy::Random,
-                Some(raw::Policy::LeastRequest) | None => Policy::LeastRequest,
+                Some(raw::Policy::RoundRobin) => BalancePolicy::RoundRobin,
+                Some(raw::Policy::Random) => BalancePolicy::Random,
+                Some(raw::Policy::LeastRequest) | None => BalancePolicy::LeastRequest,
             },
             failures: failures
                 .as_ref()

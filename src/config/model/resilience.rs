@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Balance {
     /// How it is chosen.
-    pub policy: Policy,
+    pub policy: BalancePolicy,
     /// `breaker.failures`: so many in a row eject an endpoint; 0 = never.
     pub failures: u32,
     /// `breaker.ejected`: for how long.
@@ -15,7 +15,7 @@ pub struct Balance {
 
 /// `balance.policy`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
+pub enum BalancePolicy {
     /// Of two, the one with fewer requests of this worker.
     LeastRequest,
     /// One after the other; each worker on its own.
@@ -24,7 +24,7 @@ pub enum Policy {
     Random,
 }
 
-impl Policy {
+impl BalancePolicy {
     /// The word in the file.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

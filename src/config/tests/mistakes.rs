@@ -19,7 +19,6 @@ const AFTER_BASE: &[(&str, &str, &str, &str)] = &[
     ("missing_key", "§[[listener]]", "`[[listener]]` needs `address`", "add `address = …`"),
     ("missing_key", "§[[admin.token]]\nname = \"a\"\nrole = \"admin\"", "needs `file`", ""),
     // Documented, but of a later version.
-    ("not_built", "[app.web.§guard]\nbake = \"5m\"", "`[app.web.guard]` is not built in this version: remove it", ""),
     ("not_built", "[§fleet]\nprefix = \"x\"", "`[fleet]` is not built", ""),
     ("not_built", "[app.web.health]\npath = \"/\"\n§identity = true", "`app.web.health.identity`", ""),
     ("conflicting_keys", "[app.web.health]\nkind = §\"grpc\"", "needs HTTP/2, and `127.0.0.1:8001` is HTTP/1.1", "`h2c://127.0.0.1:8001`"),
@@ -79,7 +78,6 @@ const AFTER_BASE: &[(&str, &str, &str, &str)] = &[
     ("bad_value", "[app.b]\nhosts = [§\"b:80\"]\nblue = [\"h:1\"]", "a host has no port", ""),
     ("bad_value", "[app.b]\nhosts = [\"b\"]\nblue = [\"h:1\"]\ninitial = §\"greeen\"", "cannot be `greeen`", "did you mean `green`?"),
     ("bad_value", "[app.§\"a/b\"]\nhosts = [\"b\"]\nblue = [\"h:1\"]", "a name has 1 to 63", ""),
-    ("bad_value", "[app.web.switch]\nrequire = [§\"smoke\"]", "no gate is called `smoke`", "only `healthy`"),
     ("bad_value", "[app.web.health]\npath = §\"healthz\"", "starts with `/`: `/healthz`", ""),
     ("bad_value", "[app.web.health]\npath = \"/\"\nstatus = §\"299-200\"", "backwards", ""),
     ("bad_value", "[app.web.health]\npath = \"/\"\nbody_regex = §\"(\"", "unclosed group", ""),
@@ -178,8 +176,6 @@ address = \"localhost:80\"
 [app.web]
 blue = [\"127.0.0.1\", \"127.0.0.1:8001\"]
 green = [\"127.0.0.1:8001\"]
-[app.web.guard]
-bake = \"5m\"
 [app.web.health]
 path = \"/healthz\"
 rise = 0
@@ -222,24 +218,16 @@ error[duplicate_endpoint]: `127.0.0.1:8001` is in blue and in green
   |
   = help: a switch would change nothing: give each color its own
 
-error[not_built]: `[app.web.guard]` is not built in this version: remove it
- --> cutover.toml:9:10
-  |
-9 | [app.web.guard]
-  |          ^^^^^
-  |
-  = help: the table is known, but nothing would act on it
-
 error[out_of_range]: `rise` must be 1 to 1000, not 0
-  --> cutover.toml:13:8
+  --> cutover.toml:11:8
    |
-13 | rise = 0
+11 | rise = 0
    |        ^
 
 error[unset_variable]: the environment variable `SECRET` is not set
-  --> cutover.toml:14:17
+  --> cutover.toml:12:17
    |
-14 | headers = { a = "${SECRET}" }
+12 | headers = { a = "${SECRET}" }
    |                 ^^^^^^^^^^^
    |
    = help: set it, or write `$${SECRET}` if the characters themselves are meant

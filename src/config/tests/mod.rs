@@ -1,8 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test panics to fail")]
 
+mod deploy;
 mod files;
 mod meaning;
 mod mistakes;
+mod policy;
 mod traffic;
 mod values;
 

@@ -122,7 +122,7 @@ fn switched(app: &str, state: &AppState) -> Entry {
     let at = now() + SignedDuration::from_nanos(i64::try_from(state.generation).unwrap() * 1_000_000_001);
     match apply(state, &command, at).unwrap() {
         Transition::Changed(next, applied) => entry(app, Event::Changed(applied), &next),
-        Transition::NoChange => panic!("a switch to the standby changes something"),
+        Transition::NoChange | Transition::Noted(..) => panic!("a switch to the standby changes something"),
     }
 }
 

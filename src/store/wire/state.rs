@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Hue;
+use super::watch::{Baking, Rolling};
 use crate::rollout::{
     Activation, AppState, ByColor, Color, ColorState, Hold, Maintenance, Override, TRAIL_MAX, Weight,
 };
@@ -32,6 +33,10 @@ pub(super) struct State {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     left_by_rollback: Option<Hue>,
     switched_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bake: Option<Baking>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rollout: Option<Rolling>,
 }
 
 #[derive(Default, PartialEq, Serialize, Deserialize)]
@@ -116,6 +121,8 @@ impl From<&AppState> for State {
             trail: state.trail.iter().map(Trod::from).collect(),
             left_by_rollback: state.left_by_rollback.map(Hue::from),
             switched_at: state.switched_at,
+            bake: state.bake.as_ref().map(Baking::from),
+            rollout: state.rollout.as_ref().map(Rolling::from),
         }
     }
 }
@@ -150,6 +157,8 @@ impl TryFrom<State> for AppState {
             trail: state.trail.into_iter().map(Activation::from).collect(),
             left_by_rollback: state.left_by_rollback.map(Color::from),
             switched_at: state.switched_at,
+            bake: state.bake.map(TryInto::try_into).transpose()?,
+            rollout: state.rollout.map(TryInto::try_into).transpose()?,
         })
     }
 }

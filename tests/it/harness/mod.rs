@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod backend;
+pub mod desk;
 pub mod http2;
 pub mod proxy;
 pub mod service;
