@@ -404,6 +404,7 @@ fn not_built(path: &[&str]) -> bool {
     match path {
         ["fleet"] => true,
         ["app", _, key] => ["warmup", "revision_json"].contains(key),
+        ["app", _, "balance", "max_in_flight" | "queue" | "queue_timeout"] => true,
         [
             "app",
             _,
