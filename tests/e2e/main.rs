@@ -33,6 +33,7 @@ mod grpc;
 mod http2;
 mod input;
 mod life;
+mod names;
 mod nginx;
 mod reload;
 mod scanners;
