@@ -404,7 +404,6 @@ fn not_built(path: &[&str]) -> bool {
     match path {
         ["fleet"] => true,
         ["app", _, key] => ["warmup", "revision_json"].contains(key),
-        ["app", _, "balance", "max_in_flight" | "queue" | "queue_timeout"] => true,
         [
             "app",
             _,
@@ -419,7 +418,6 @@ fn not_built(path: &[&str]) -> bool {
             "health",
             "identity" | "revision_header" | "revision_json",
         ] => true,
-        ["app", _, "service", _, "retry" | "balance"] => true,
         _ => false,
     }
 }

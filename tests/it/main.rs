@@ -29,6 +29,7 @@ mod lifecycle;
 mod limits;
 mod operating;
 mod preview;
+mod queue;
 mod resilience;
 mod routing;
 mod rules;
