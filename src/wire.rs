@@ -1,5 +1,6 @@
 //! Sockets as hyper wants them: small writes joined into one `send`, large ones vectored, and a watch on what moves.
 
+pub mod descriptors;
 pub mod preamble;
 
 use std::cell::RefCell;
@@ -234,6 +235,15 @@ impl Stream {
     }
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(half) => tcp_of(half).as_fd(),
+            Self::Unix(half) => unix_of(half).as_fd(),
+        }
+    }
+}
+
 impl Socket {
     /// Ready once the peer has reset the connection. A peer that has only finished sending has not: it may wait
     /// for an answer, so from then on this stays pending and the next write tells.
@@ -348,11 +358,7 @@ impl Socket {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`], or the connection failed.
     pub fn take(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        let fd = match self {
-            Self::Tcp(half) => tcp_of(half).as_fd(),
-            Self::Unix(half) => unix_of(half).as_fd(),
-        };
-        Ok(recv(fd, bytes, RecvFlags::empty())?.1)
+        Ok(recv(self, bytes, RecvFlags::empty())?.1)
     }
 
     fn peek(&self) -> io::Result<usize> {

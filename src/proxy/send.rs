@@ -209,6 +209,9 @@ pub(super) async fn line_to(
         .await;
     match &opened {
         Ok(_) => endpoint.connected(),
+        Err(error) if error.is_our_own() => {
+            worker.say_rarely(|| tracing::error!(%error, "cannot connect to apps"));
+        }
         Err(error) => {
             endpoint.connect_failed();
             failed(lane, endpoint);
@@ -227,9 +230,12 @@ pub(super) async fn line_to(
 
 pub(super) fn connect_error(error: &ConnectError) -> ProxyError {
     match error {
+        error if error.is_our_own() => ProxyError::Exhausted,
         ConnectError::Timeout(_) | ConnectError::TlsTimeout(_) => ProxyError::ConnectTimeout,
         ConnectError::Tls(_) => ProxyError::TlsFailed,
-        ConnectError::Io(_) | ConnectError::Handshake(_) => ProxyError::ConnectFailed,
+        ConnectError::Descriptors | ConnectError::Io(_) | ConnectError::Handshake(_) => {
+            ProxyError::ConnectFailed
+        }
     }
 }
 

@@ -40,6 +40,7 @@ mod names;
 mod nginx;
 mod reload;
 mod scanners;
+mod slow;
 mod streams;
 mod switching;
 mod weights;

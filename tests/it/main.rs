@@ -33,6 +33,7 @@ mod queue;
 mod resilience;
 mod routing;
 mod rules;
+mod slow;
 mod smuggling;
 mod streams;
 mod switching;
