@@ -132,6 +132,7 @@ fn failed(lane: &Lane, endpoint: &Endpoint) {
         let (failures, pause) = (lane.settings.balance.failures, lane.settings.balance.ejected);
         tracing::warn!(app = key.app, service = key.service, color = %key.color, endpoint = endpoint.label,
             failures, ?pause, "an endpoint that fails requests is left alone; the others take its share");
+        endpoint.ring();
     }
 }
 
@@ -141,6 +142,7 @@ fn answered(endpoint: &Endpoint) {
         let key = &endpoint.key;
         tracing::info!(app = key.app, service = key.service, color = %key.color, endpoint = endpoint.label,
             "an endpoint that was left alone answers again");
+        endpoint.ring();
     }
 }
 
