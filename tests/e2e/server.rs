@@ -101,6 +101,16 @@ impl Site {
 
     /// Start with these arguments and these shell limits (`ulimit` flags).
     pub fn launch(&self, args: &[&std::ffi::OsStr], limits: &[&str]) -> Result<Server, Ended> {
+        self.launch_with(args, limits, &[])
+    }
+
+    /// The same with more in its environment.
+    pub fn launch_with(
+        &self,
+        args: &[&std::ffi::OsStr],
+        limits: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Server, Ended> {
         let mut command = if limits.is_empty() {
             Command::new(binary())
         } else {
@@ -109,7 +119,10 @@ impl Site {
             shell.args(["-c", &script, &binary()]);
             shell
         };
-        clean(&mut command).args(args).current_dir(self.path());
+        clean(&mut command)
+            .args(args)
+            .current_dir(self.path())
+            .envs(environment.iter().copied());
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -2,6 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::print_stderr,
     unreachable_pub,
     missing_docs,
     reason = "a test panics to fail, and a test binary has no readers of its interface"
@@ -32,6 +33,7 @@ mod preview;
 mod resilience;
 mod routing;
 mod rules;
+mod scenarios;
 mod smuggling;
 mod streams;
 mod switching;

@@ -18,7 +18,7 @@ use super::guard::judge::{Figures, Finding, Sides, ask};
 use super::view::EventKind;
 use crate::config::{Gate, GateKind, Requirement};
 use crate::expr::Condition;
-use crate::metrics::WINDOW_MAX;
+use crate::metrics::{Sample, WINDOW_MAX};
 use crate::rollout::{AppState, Change, Color, Command, Note, Trigger};
 
 pub(super) use http::post;
@@ -225,13 +225,27 @@ impl Controller {
         since: Option<Instant>,
         least: u64,
     ) -> Sides {
+        let little = |short: &Sample| short.requests() < least;
+        self.sides_within(app, to, state, since, |short| {
+            if little(short) { WINDOW_MAX } else { WINDOW }
+        })
+    }
+
+    /// Both colors as they are now, in a window that may depend on what the last minute has.
+    pub(super) fn sides_within(
+        &self,
+        app: &str,
+        to: Color,
+        state: &AppState,
+        since: Option<Instant>,
+        span: impl Fn(&Sample) -> Duration,
+    ) -> Sides {
         let sampler = self.sampler.borrow();
         let look = |color, since| {
             let short = sampler.over(app, color, WINDOW, since);
-            if short.requests() >= least {
-                short
-            } else {
-                sampler.over(app, color, WINDOW_MAX, since)
+            match span(&short) {
+                WINDOW => short,
+                span => sampler.over(app, color, span, since),
             }
         };
         let (own, other) = (look(to, since), look(to.other(), None));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cel::Value;
 
 use crate::config::Guard;
+use crate::control::windows::TICK;
 use crate::expr::{Condition, NoAnswer};
 use crate::metrics::Sample;
 use crate::rollout::Baseline;
@@ -248,9 +249,34 @@ pub(crate) struct Round {
     pub text: String,
 }
 
+/// So many times `min_requests` make the time since the last evaluation a window of its own.
+const LATELY: u64 = 5;
+
+/// The window in which a candidate that has just turned bad shows at once: what was good before does not thin it out.
+pub(crate) fn lately(guard: &Guard) -> Duration {
+    guard.every.max(TICK)
+}
+
 impl Watchdog {
-    /// One evaluation.
+    /// One evaluation of one window.
+    #[cfg(test)]
     pub(crate) fn evaluate(&mut self, guard: &Guard, sides: &Sides) -> Round {
+        self.evaluate_both(guard, sides, &Sides::default())
+    }
+
+    /// One evaluation: a condition holds in the usual window or, with enough requests there, in the one since the
+    /// last evaluation.
+    pub(crate) fn evaluate_both(&mut self, guard: &Guard, sides: &Sides, lately: &Sides) -> Round {
+        let enough = guard.min_requests.saturating_mul(LATELY).max(1);
+        let is_much = lately.candidate.requests >= enough && lately.candidate.timed >= enough;
+        let ask = |condition: &Condition| {
+            let finding = ask(condition, sides, guard.min_requests);
+            if finding.holds == Some(true) || !is_much {
+                return finding;
+            }
+            let now = ask(condition, lately, guard.min_requests);
+            if now.holds == Some(true) { now } else { finding }
+        };
         let mut round = Round {
             trip: None,
             warn: Vec::new(),
@@ -260,7 +286,7 @@ impl Watchdog {
         self.streaks.resize(guard.rollback_when.len(), 0);
         self.warnings.resize(guard.warn_when.len(), 0);
         for (condition, streak) in guard.rollback_when.iter().zip(&mut self.streaks) {
-            let finding = ask(condition, sides, guard.min_requests);
+            let finding = ask(condition);
             count(streak, finding.holds);
             let verdict = match finding.holds {
                 Some(true) => format!("fail {streak} of {}", guard.evaluations),
@@ -280,7 +306,7 @@ impl Watchdog {
             round.text.push_str(&said);
         }
         for (condition, streak) in guard.warn_when.iter().zip(&mut self.warnings) {
-            let finding = ask(condition, sides, guard.min_requests);
+            let finding = ask(condition);
             count(streak, finding.holds);
             if *streak == guard.evaluations {
                 round.warn.push(line(condition, &finding, "warning"));

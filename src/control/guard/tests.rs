@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::judge::{Figures, Sides, Watchdog, ask};
+use super::judge::{Figures, Sides, Watchdog, ask, lately};
 use super::{BEFORE, WINDOW};
 use crate::config::{Guard, WINDOW_WORDS};
 use crate::expr::Condition;
@@ -264,7 +264,10 @@ fn bake(
         }
         let timed = windows.over(now, WINDOW, Some(start + guard.grace));
         let own = Figures::of(&windows.over(now, WINDOW, Some(start)), &timed, 100);
-        if dog.evaluate(guard, &sides(own, baseline.clone())).trip.is_some() {
+        let lately = |since| windows.over(now, lately(guard), Some(since));
+        let now = Figures::of(&lately(start), &lately(start + guard.grace), 100);
+        let (own, now) = (sides(own, baseline.clone()), sides(now, baseline.clone()));
+        if dog.evaluate_both(guard, &own, &now).trip.is_some() {
             return Some(second);
         }
     }
@@ -345,8 +348,18 @@ fn a_burst_of_errors_at_200_a_second_trips_with_the_third_evaluation() {
     let kinds: Vec<Vec<Sample>> = [fine, Traffic { errors: 0.3, ..fine }]
         .map(|kind| seconds(&mut random, kind, 60))
         .into();
+    let bound = u64::from(guard.evaluations) * guard.every.as_secs();
     let tripped = bake(&guard, &mut random, &kinds[0], &|_| 1, &kinds).unwrap();
-    assert_eq!(tripped, u64::from(guard.evaluations) * guard.every.as_secs());
+    assert_eq!(tripped, bound);
+    // Also when it was well for minutes: what was good does not thin out what is bad now.
+    for turns in 100..105 {
+        let after = |second: u64| usize::from(second > turns);
+        let tripped = bake(&guard, &mut random, &kinds[0], &after, &kinds).unwrap();
+        assert!(
+            tripped > turns && tripped - turns <= bound + 1,
+            "{turns}: {tripped}"
+        );
+    }
 }
 
 #[test]
