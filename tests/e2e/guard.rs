@@ -23,9 +23,7 @@ fn moody() -> (Backend, Arc<AtomicBool>) {
     let (told, count) = (Arc::clone(&bad), AtomicU64::new(0));
     let green = Backend::says_unless("green", move |seen| {
         let is_bad = told.load(SeqCst) && seen.path() != "/healthz" && count.fetch_add(1, SeqCst) % 10 < 3;
-        is_bad.then(|| {
-            b"HTTP/1.1 500 Oops\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_vec()
-        })
+        is_bad.then(|| b"HTTP/1.1 500 Oops\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_vec())
     });
     (green, bad)
 }
@@ -63,6 +61,15 @@ fn traffic(address: SocketAddr, stop: &AtomicBool, harmed: &AtomicU64) -> u64 {
     })
 }
 
+/// Stops the traffic when it goes, also when a test fails: nobody would end otherwise.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
 fn history(site: &Site) -> Vec<Value> {
     let (_, document) = site.admin().get("/v1/history").expect("the history");
     document["entries"].as_array().expect("entries").clone()
@@ -72,7 +79,9 @@ fn history(site: &Site) -> Vec<Value> {
 fn newest(site: &Site, verb: &str) -> Value {
     let entries = history(site);
     let found = entries.iter().rfind(|entry| entry["verb"] == verb);
-    found.unwrap_or_else(|| panic!("no {verb} in {entries:?}")).clone()
+    found
+        .unwrap_or_else(|| panic!("no {verb} in {entries:?}"))
+        .clone()
 }
 
 fn at(entry: &Value) -> Timestamp {
@@ -100,16 +109,21 @@ fn the_default_guard_takes_errors_back_with_its_third_evaluation() {
     let server = site.run();
     let (stop, harmed) = (AtomicBool::new(false), AtomicU64::new(0));
     let (asked, ended): (u64, Cli) = std::thread::scope(|scope| {
+        let stops = Stops(&stop);
         let load = scope.spawn(|| traffic(site.address(), &stop, &harmed));
         std::thread::sleep(Duration::from_secs(2));
         bad.store(true, SeqCst);
         let ended = site.cli(&["switch", "green", "--wait", "50s"]);
-        stop.store(true, SeqCst);
+        drop(stops);
         (load.join().unwrap(), ended)
     });
     ended.expect(9).says(&["took green back to blue", "fail 3 of 3"]);
     let (switched, back) = (newest(&site, "switch"), newest(&site, "rollback"));
-    assert_eq!((&back["trigger"], &back["to"]), (&"guard".into(), &"blue".into()), "{back}");
+    assert_eq!(
+        (&back["trigger"], &back["to"]),
+        (&"guard".into(), &"blue".into()),
+        "{back}"
+    );
     let took = Duration::try_from(at(&back).duration_since(at(&switched))).unwrap();
     say(&format!(
         "guard by default, 30 % errors at 200/s: back after {:.2} s (bound 16 s), {} of {asked} requests harmed, exit 9, {}",
@@ -118,9 +132,15 @@ fn the_default_guard_takes_errors_back_with_its_third_evaluation() {
         back["reason"]
     ));
     // Not one evaluation was passed over, however busy this machine is; the time in seconds is a release's to judge.
-    assert_eq!((judged(&site, "fail 1 of 3"), judged(&site, "fail 2 of 3")), (1, 1));
+    assert_eq!(
+        (judged(&site, "fail 1 of 3"), judged(&site, "fail 2 of 3")),
+        (1, 1)
+    );
     assert_eq!(judged(&site, "pass"), 0, "the first evaluation saw it already");
-    assert!(took < Duration::from_secs(if full() { 16 } else { 40 }), "{took:?}");
+    assert!(
+        took < Duration::from_secs(if full() { 16 } else { 40 }),
+        "{took:?}"
+    );
     server.stop();
 }
 
@@ -128,19 +148,25 @@ fn the_default_guard_takes_errors_back_with_its_third_evaluation() {
 #[test]
 fn refused_connects_are_taken_back_within_a_second() {
     let _machine = alone();
-    let (blue, green) = (Backend::says("blue"), Backend::says("green"));
+    let dead = Arc::<AtomicBool>::default();
+    let told = Arc::clone(&dead);
+    // Dead, it ends the connections that it has; new ones are refused.
+    let green = Backend::says_unless("green", move |_| told.load(SeqCst).then(Vec::new));
+    let blue = Backend::says("blue");
     // Probes are far apart: the workers' own failed connects must do.
     let site = site(&blue, &green, "fall = 1000\n");
     let server = site.run();
     site.cli(&["switch", "green"]).expect(0).says(&["cutover wait"]);
     let (stop, harmed) = (AtomicBool::new(false), AtomicU64::new(0));
     let (asked, died, ended) = std::thread::scope(|scope| {
+        let stops = Stops(&stop);
         let load = scope.spawn(|| traffic(site.address(), &stop, &harmed));
         std::thread::sleep(Duration::from_millis(500));
         let died = Timestamp::now();
+        dead.store(true, SeqCst);
         drop(green);
         let ended = site.cli(&["wait", "--timeout", "40s"]);
-        stop.store(true, SeqCst);
+        drop(stops);
         (load.join().unwrap(), died, ended)
     });
     ended.expect(9).says(&["took green back to blue"]);
@@ -153,8 +179,14 @@ fn refused_connects_are_taken_back_within_a_second() {
         harmed.load(SeqCst),
         back["reason"]
     ));
-    assert!(back["reason"].as_str().unwrap().contains("connect_failures = 5"), "{back}");
-    assert!(took < Duration::from_secs(if full() { 1 } else { 20 }), "{took:?}");
+    assert!(
+        back["reason"].as_str().unwrap().contains("connect_failures = 5"),
+        "{back}"
+    );
+    assert!(
+        took < Duration::from_secs(if full() { 1 } else { 20 }),
+        "{took:?}"
+    );
     server.stop();
 }
 
@@ -176,7 +208,10 @@ fn what_wait_says_and_how_it_ends() {
     site.cli(&["wait", "--timeout", "100ms"]).expect(5);
     let said = site.cli(&["wait", "--timeout", "0s", "--json"]).expect(5);
     let said: Value = serde_json::from_str(&said.stdout).expect("JSON, also while it runs");
-    assert_eq!((&said["settled"], &said["bake"]["phase"]), (&false.into(), &"watching".into()));
+    assert_eq!(
+        (&said["settled"], &said["bake"]["phase"]),
+        (&false.into(), &"watching".into())
+    );
     // No traffic, so nobody knows; traffic stays, and it says so.
     site.cli(&["wait", "--timeout", "40s"])
         .expect(0)
@@ -186,10 +221,10 @@ fn what_wait_says_and_how_it_ends() {
     site.cli(&["switch", "blue"]).expect(0);
     let (stop, harmed) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        let _stops = Stops(&stop);
         let _load = scope.spawn(|| traffic(site.address(), &stop, &harmed));
         bad.store(true, SeqCst);
         let ended = site.cli(&["switch", "green", "--wait", "50s", "--json"]);
-        stop.store(true, SeqCst);
         // stdout is one JSON document: the switch. How it ended is told on stderr, and by the exit code.
         let ended = ended.expect(9);
         let said: Value = serde_json::from_str(&ended.stdout).expect("one document");
@@ -200,7 +235,9 @@ fn what_wait_says_and_how_it_ends() {
     bad.store(false, SeqCst);
     site.cli(&["switch", "green"]).expect(0);
     site.cli(&["rollback"]).expect(0);
-    site.cli(&["wait", "--timeout", "5s"]).expect(0).says(&["blue is active"]);
+    site.cli(&["wait", "--timeout", "5s"])
+        .expect(0)
+        .says(&["blue is active"]);
     server.stop();
 }
 
@@ -246,27 +283,32 @@ fn a_clock_that_jumps_moves_nothing() {
         let watched = bake["watched_seconds"].as_f64().unwrap();
         assert!(watched < 300.0, "{offset}: {watched} s");
         // The clock did jump: what is written down meanwhile bears its time.
-        site.cli(&["endpoints", "set", "blue", "--revision", &format!("r{offset}")])
+        site.cli(&["endpoints", "set", "green", "--revision", &format!("r{offset}")])
             .expect(0);
         jumped.push(at(&newest(&site, "endpoints")));
     }
     let days = |to: Timestamp| to.duration_since(before).as_secs() / 86_400;
-    assert_eq!((days(jumped[0]), days(jumped[1]), days(jumped[2])), (400, -399, 0));
+    assert_eq!(
+        (days(jumped[0]), days(jumped[1]), days(jumped[2])),
+        (400, -399, 0)
+    );
     // And it still guards, also across a jump.
     let (stop, harmed) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        let _stops = Stops(&stop);
         let _load = scope.spawn(|| traffic(site.address(), &stop, &harmed));
         bad.store(true, SeqCst);
         set("+400d");
         site.cli(&["wait", "--timeout", "40s"]).expect(9);
-        stop.store(true, SeqCst);
     });
     bad.store(false, SeqCst);
     set("+0");
     // The pause of a rollout's step is no earlier over.
     site.cli(&["rollout", "start", "--steps", "10:10m,100"]).expect(0);
     let step = |site: &Site| app(site)["rollout"].clone();
-    eventually("its first step", Duration::from_secs(20), || (step(&site)["step"] == 0).then_some(()));
+    eventually("its first step", Duration::from_secs(20), || {
+        (step(&site)["step"] == 0).then_some(())
+    });
     for offset in ["+400d", "-400d"] {
         set(offset);
         let waited = step(&site)["waited_seconds"].as_f64().unwrap();
@@ -274,17 +316,27 @@ fn a_clock_that_jumps_moves_nothing() {
             (step(&site)["waited_seconds"].as_f64().unwrap() > waited).then_some(())
         });
         let rollout = step(&site);
-        assert_eq!((&rollout["step"], &rollout["phase"]), (&0.into(), &"shifting".into()), "{rollout}");
+        assert_eq!(
+            (&rollout["step"], &rollout["phase"]),
+            (&0.into(), &"shifting".into()),
+            "{rollout}"
+        );
         assert!(rollout["waited_seconds"].as_f64().unwrap() < 300.0, "{rollout}");
     }
-    say("guard, wall clock jumps 400 days ahead and back: bake and rollout go on by the monotonic clock, exit 9 for a bad candidate");
+    say(
+        "guard, wall clock jumps 400 days ahead and back: bake and rollout go on by the monotonic clock, exit 9 for a bad candidate",
+    );
     server.stop();
 }
 
 /// Where Debian has libfaketime (tests/run installs it).
 fn faketime() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").expect("/usr/lib");
-    let paths = folders.map_while(Result::ok).map(|entry| entry.path().join("faketime/libfaketime.so.1"));
+    let paths = folders
+        .map_while(Result::ok)
+        .map(|entry| entry.path().join("faketime/libfaketime.so.1"));
     let mut found = paths.filter(|path| path.is_file());
-    found.next().expect("libfaketime is installed (tests/run does that)")
+    found
+        .next()
+        .expect("libfaketime is installed (tests/run does that)")
 }

@@ -155,18 +155,14 @@ fn bad_only_later_in_the_bake() {
     let load = Load::on(&scene.proxy);
     load.more(100);
     let mut bad = Timestamp::now();
-    let ended = scene.switch(10, || {
+    let ended = scene.switch(1, || {
+        let well = "baseline.error_rate`: pass: ";
+        until("it was well", || scene.journal(&["\"judged\"", well]).len() > 3);
         assert_eq!(load.harmed(), 0);
         scene.green.errors.store(3, SeqCst);
         bad = Timestamp::now();
     });
     scene.taken_back(ended, Some(&load), bad, "candidate.error_rate > 0.05");
-    assert!(
-        !scene
-            .journal(&["\"judged\"", "pass: candidate.error_rate"])
-            .is_empty(),
-        "it was well before"
-    );
 }
 
 #[test]
@@ -410,6 +406,8 @@ fn operators_guard_and_rollout_in_the_same_instant() {
                 scene.journal(&["\"judged\"", "fail 2 of 3"]).len() > seen || proxy.app()["active"] == "blue"
             });
         }
+        // About when the third evaluation is due; who is first differs from round to round, and must not matter.
+        std::thread::sleep(Duration::from_millis(if round % 2 == 0 { 70 + 10 * round } else { 0 }));
         let asks = [
             ("rollback", json!({})),
             ("switch", json!({ "to": "blue" })),
@@ -428,7 +426,8 @@ fn operators_guard_and_rollout_in_the_same_instant() {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         for (answer, (verb, _)) in answers.iter().zip(&asks) {
-            let known = [200, 202, 409, 412, 422].contains(&answer.status);
+            // 400: a rollout to the color that has become active meanwhile.
+            let known = [200, 202, 400, 409, 412, 422].contains(&answer.status);
             assert!(known, "{verb}: {} {}", answer.status, answer.text);
         }
         scene.green.errors.store(0, SeqCst);
