@@ -238,7 +238,7 @@ fn gauges_of(route: &AppRoute) -> AppGauges {
     }
 }
 
-fn mirrored(counts: &BesideCounts) -> Mirrored {
+pub(super) fn mirrored(counts: &BesideCounts) -> Mirrored {
     Mirrored {
         same: counts.same.load(Relaxed),
         different: counts.different.load(Relaxed),

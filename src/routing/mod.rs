@@ -14,6 +14,7 @@ mod hold;
 mod matcher;
 mod preview;
 mod publish;
+mod recent;
 mod rules;
 mod table;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use hold::{HoldQueue, HoldTicket};
 pub use matcher::{HostBuffer, Matcher, Place};
 pub use preview::{PreviewKey, Untrusted};
 pub use publish::{Published, WorkerSignal};
+pub use recent::Recent;
 pub use rules::{Lack, holds};
 pub use table::{
     AppRoute, Edge, Lane, Member, PaddedPoint, PickError, Pool, RoutingTable, ServiceRoute, Settings,

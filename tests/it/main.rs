@@ -12,6 +12,7 @@ mod affinity;
 mod answers;
 mod balancer;
 mod basics;
+mod before;
 mod beside;
 mod bodies;
 mod corpus;

@@ -367,7 +367,7 @@ fn all_clients_give_up() {
 #[test]
 fn another_revision_answers() {
     let lines = format!(
-        "{QUICK}revision_header = \"x-app-revision\"\nswitch.require = [\"healthy\", \"identity\"]\n"
+        "{QUICK}revision_header = \"x-app-revision\"\nhealth.identity = false\nswitch.require = [\"healthy\", \"identity\"]\n"
     );
     let scene = scene("wrong revision", &lines);
     "r41".clone_into(&mut scene.green.revision.lock().unwrap());
@@ -407,7 +407,11 @@ fn operators_guard_and_rollout_in_the_same_instant() {
             });
         }
         // About when the third evaluation is due; who is first differs from round to round, and must not matter.
-        std::thread::sleep(Duration::from_millis(if round % 2 == 0 { 70 + 10 * round } else { 0 }));
+        std::thread::sleep(Duration::from_millis(if round % 2 == 0 {
+            70 + 10 * round
+        } else {
+            0
+        }));
         let asks = [
             ("rollback", json!({})),
             ("switch", json!({ "to": "blue" })),

@@ -107,6 +107,7 @@ impl AppBuild<'_, '_, '_, '_> {
         self.one_client_a_connection(raw, &services);
         let (initial, active) = self.colors(raw, &services);
         let deploy = self.build.deploy(self.name, &raw.deploy);
+        self.gates_ca(raw);
         App {
             name,
             hosts: hosts.unwrap_or_default(),
@@ -140,6 +141,13 @@ impl AppBuild<'_, '_, '_, '_> {
                     .map_or(3, |at| u32::try_from(*at.get()).unwrap_or(3)),
             },
             policy: self.build.policy(raw),
+        }
+    }
+
+    fn gates_ca(&mut self, raw: &raw::App) {
+        for gate in raw.gate.values() {
+            self.build
+                .webhook_ca(gate.webhook.as_ref(), gate.ca.as_ref(), self.pem);
         }
     }
 
@@ -197,7 +205,12 @@ impl AppBuild<'_, '_, '_, '_> {
 
     /// All services, each with the place to point at.
     fn services(&mut self, raw: &raw::App, headers: &Headers) -> Vec<(Service, Range<usize>)> {
-        let health = HealthPart::read(&raw.health, self.build);
+        let by = self.build.revision_by(raw);
+        self.build.identity(&raw.health, by.as_ref());
+        for service in raw.service.values() {
+            self.build.identity(&service.health, by.as_ref());
+        }
+        let health = HealthPart::read(&raw.health, self.build).named_by(by);
         let timeouts = TimeoutsPart::read(&raw.timeouts, self.build);
         let tls = OriginPart::read(&raw.tls, self.build, self.pem);
         let shorthand = raw.blue.as_ref().or(raw.green.as_ref());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cel::Value;
 
+use super::copies::Copies;
 use crate::config::Guard;
 use crate::control::windows::TICK;
 use crate::expr::{Condition, NoAnswer};
@@ -123,6 +124,7 @@ pub(crate) struct Sides {
     pub candidate: Figures,
     pub baseline: Figures,
     pub app: Figures,
+    pub mirror: Copies,
 }
 
 impl Sides {
@@ -161,6 +163,7 @@ pub(crate) fn ask(condition: &Condition, sides: &Sides, min_requests: u64) -> Fi
         context.add_variable_from_value("candidate", sides.candidate.value());
         context.add_variable_from_value("baseline", sides.baseline.value());
         context.add_variable_from_value("app", sides.app.value());
+        context.add_variable_from_value("mirror", sides.mirror.value());
     });
     match answer {
         Ok(holds) => Finding {
@@ -184,6 +187,10 @@ pub(crate) fn ask(condition: &Condition, sides: &Sides, min_requests: u64) -> Fi
 fn too_few(condition: &Condition, sides: &Sides, min_requests: u64) -> Option<(String, u64)> {
     let short = condition.paths().iter().filter_map(|path| {
         let (side, field) = path.split_once('.')?;
+        if side == "mirror" {
+            let n = sides.mirror.requests();
+            return (Copies::is_rate(field) && n < min_requests).then(|| ("mirror".to_owned(), n));
+        }
         let figures = sides.side(side)?;
         let n = match field {
             "p50" | "p95" | "p99" => figures.timed,
@@ -201,18 +208,23 @@ fn values(condition: &Condition, sides: &Sides) -> String {
         let Some((side, field)) = path.split_once('.') else {
             continue;
         };
-        let Some(figures) = sides.side(side) else { continue };
-        let n = if matches!(field, "p50" | "p95" | "p99") {
-            figures.timed
-        } else {
-            figures.requests
+        let (number, n, covered) = match sides.side(side) {
+            Some(figures) if matches!(field, "p50" | "p95" | "p99") => {
+                (figures.field(field), figures.timed, figures.covered)
+            }
+            Some(figures) => (figures.field(field), figures.requests, figures.covered),
+            None => (
+                sides.mirror.field(field),
+                sides.mirror.requests(),
+                sides.mirror.covered,
+            ),
         };
         let separator = if text.is_empty() { "" } else { ", " };
-        let _ = match figures.field(field) {
+        let _ = match number {
             Some(number) => write!(text, "{separator}{path} {}", short(number)),
             None => write!(text, "{separator}{path} unknown"),
         };
-        let _ = write!(text, " (n {n} in {:.0} s)", figures.covered.as_secs_f64());
+        let _ = write!(text, " (n {n} in {:.0} s)", covered.as_secs_f64());
     }
     text
 }

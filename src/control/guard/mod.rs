@@ -3,6 +3,7 @@
 //! A bake is stored with the state that began it, so a restart goes on with it. What the guard finds is written down
 //! at each evaluation; what it does is a [`Change`] like any other, through the one controller.
 
+pub(crate) mod copies;
 pub(crate) mod judge;
 #[cfg(test)]
 mod tests;
@@ -157,6 +158,8 @@ impl Controller {
         let Ok(Some((round, watched))) = judged else {
             return;
         };
+        // Health that only a gate has seen, and that is gone again, was never told as a change.
+        self.health_under_guard(app, bake.to);
         for warning in &round.warn {
             tracing::warn!(app, warning, "guard");
             self.tell(
@@ -268,6 +271,7 @@ impl Controller {
             candidate: Figures::of(&own, &timed, weight),
             baseline: Figures::of_baseline(&bake.baseline),
             app: Figures::of(&both, &both, 100),
+            mirror: sampler.copies(app),
         }
     }
 

@@ -10,7 +10,7 @@ use super::judge::{Figures, Sides, Watchdog, ask, lately};
 use super::{BEFORE, WINDOW};
 use crate::config::{Guard, WINDOW_WORDS};
 use crate::expr::Condition;
-use crate::metrics::{PoolCells, Sample, Windows};
+use crate::metrics::{Mirrored, PoolCells, Sample, Windows};
 use crate::rollout::Baseline;
 
 fn guard(lines: &str) -> Guard {
@@ -42,6 +42,7 @@ fn sides(candidate: Figures, baseline: Figures) -> Sides {
         app: candidate.clone(),
         candidate,
         baseline,
+        ..Sides::default()
     }
 }
 
@@ -106,6 +107,42 @@ fn counts_and_weights_need_no_minimum() {
     ] {
         assert_eq!(ask(&condition(source), sides, 50).holds, holds, "{source}");
     }
+}
+
+#[test]
+fn what_the_standby_made_of_copies_can_be_asked_for() {
+    let mut few = Sides::default();
+    few.mirror.counts = Mirrored {
+        same: 30,
+        ..Mirrored::default()
+    };
+    let found = ask(&condition("mirror.difference_rate < 0.01"), &few, 50);
+    assert_eq!(found.lacks.as_deref(), Some("mirror has 30 of 50 requests"));
+    let mut many = Sides::default();
+    many.mirror.counts = Mirrored {
+        same: 90,
+        different: 4,
+        failed: 6,
+        dropped: 1000,
+        active_micros: 100,
+        standby_micros: 250,
+    };
+    for (source, holds) in [
+        ("mirror.requests == 100 && mirror.failed == 6", true),
+        (
+            "mirror.difference_rate < 0.05 && mirror.failure_rate > 0.05",
+            true,
+        ),
+        ("mirror.slowdown < 2.0", false),
+    ] {
+        let found = ask(&condition(source), &many, 50);
+        assert_eq!(found.holds, Some(holds), "{source}: {}", found.values);
+    }
+    assert!(
+        ask(&condition("mirror.slowdown < 2.0"), &many, 50)
+            .values
+            .contains("mirror.slowdown 2.5 (n 100")
+    );
 }
 
 /// vcci (systems.md): below 10 % of traffic drop green; 10 to 50 % roll back at once; above that roll back, else
