@@ -243,8 +243,24 @@ pub struct Service {
     pub service: String,
     /// Its endpoints come from the API, not the file.
     pub overridden: bool,
+    /// How full it is, where `[app.X.balance] max_in_flight` bounds it.
+    #[serde(default)]
+    pub queue: Option<Queue>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// How full a bounded service is in one color.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Queue {
+    /// Requests that each endpoint may have at once.
+    pub max_in_flight: usize,
+    /// Requests that they have, all together.
+    pub in_flight: usize,
+    /// Requests that wait for room.
+    pub waiting: usize,
+    /// Requests answered 503 since the start: too many waited, or they had waited for too long.
+    pub refused: u64,
 }
 
 /// One endpoint as configured.

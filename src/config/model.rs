@@ -224,9 +224,9 @@ pub struct App {
     pub drain: Drain,
     /// `[app.NAME.headers]`; each service has its own copy with its overrides.
     pub headers: Headers,
-    /// `[app.NAME.balance]`
+    /// `[app.NAME.balance]`; each service has its own copy with its overrides.
     pub balance: Balance,
-    /// `[app.NAME.retry]`
+    /// `[app.NAME.retry]`; each service has its own copy with its overrides.
     pub retry: Retry,
     /// `[app.NAME.errors]`
     pub errors: Errors,
@@ -288,6 +288,10 @@ pub struct Service {
     pub headers: Headers,
     /// `[…tls]`: for its `https://` endpoints.
     pub tls: UpstreamTls,
+    /// `[…balance]`
+    pub balance: Balance,
+    /// `[…retry]`
+    pub retry: Retry,
 }
 
 /// `[…tls]` of an app or service: how TLS is spoken to `https://` endpoints.

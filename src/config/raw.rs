@@ -419,6 +419,10 @@ pub(super) struct Service {
     pub(super) headers: Headers,
     /// Over that of the app, key by key.
     pub(super) tls: UpstreamTls,
+    /// Over that of the app, key by key.
+    pub(super) balance: Balance,
+    /// Over that of the app, key by key.
+    pub(super) retry: Retry,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

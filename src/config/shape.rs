@@ -401,12 +401,7 @@ impl Shape<'_, '_, '_> {
 
 /// Whether interface.md documents the key but nothing acts on it yet.
 fn not_built(path: &[&str]) -> bool {
-    match path {
-        ["fleet"] => true,
-        ["app", _, "balance", "max_in_flight" | "queue" | "queue_timeout"] => true,
-        ["app", _, "service", _, "retry" | "balance"] => true,
-        _ => false,
-    }
+    matches!(path, ["fleet"])
 }
 
 /// Where a key that is written in the wrong table belongs.

@@ -277,6 +277,7 @@ fn app(name: &str) -> AppView {
                 services: vec![ServiceView {
                     name: "web".to_owned(),
                     overridden: false,
+                    queue: None,
                     endpoints: vec![EndpointView {
                         address: "127.0.0.1:8001".to_owned(),
                         resolved: Vec::new(),

@@ -7,6 +7,7 @@
 mod affinity;
 mod asked;
 mod beside;
+mod bounded;
 mod budget;
 mod build;
 mod choose;
@@ -26,7 +27,7 @@ pub use beside::{Beside, BesideCounts, CopyPermit};
 pub use budget::RetryBudget;
 pub use build::{AppInput, Built, Fixed, Resolved, gates, matcher, rebuild, with_app};
 pub use choose::{Choice, From, Special, Unavailable, Why, choose, choose_with, peek_bucket};
-pub use hold::{HoldQueue, HoldTicket};
+pub use hold::HoldQueue;
 pub use matcher::{HostBuffer, Matcher, Place};
 pub use preview::{PreviewKey, Untrusted};
 pub use publish::{Published, WorkerSignal};

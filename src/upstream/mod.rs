@@ -8,6 +8,8 @@ pub mod dns;
 pub mod endpoint;
 pub mod health;
 mod line;
+pub mod queue;
+pub mod room;
 mod task;
 mod trunk;
 
@@ -19,3 +21,4 @@ pub use dns::{Names, Resolution};
 pub use endpoint::{Endpoint, EndpointKey, Handshake, Health, ProbeReport, Target};
 pub use health::{HealthChange, NoReply, Prober, Reply, ask, probe_all, probe_once};
 pub use line::{Freed, Line, LineState, Whose};
+pub use queue::{Place, Queue, Slot};

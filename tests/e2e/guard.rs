@@ -256,19 +256,12 @@ fn a_clock_that_jumps_moves_nothing() {
         std::fs::rename(&next, &clock).unwrap();
     };
     set("+0");
-    let config = site.config();
-    let server = site
-        .launch_with(
-            &["run".as_ref(), "-c".as_ref(), config.as_os_str()],
-            &[],
-            &[
-                ("LD_PRELOAD", faketime().to_str().unwrap()),
-                ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
-                ("FAKETIME_NO_CACHE", "1"),
-                ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            ],
-        )
-        .expect("it starts");
+    let server = site.run_with(&[
+        ("LD_PRELOAD", faketime().to_str().unwrap()),
+        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ]);
     site.cli(&["switch", "green"]).expect(0);
     let before = at(&newest(&site, "switch"));
     let mut jumped = Vec::new();

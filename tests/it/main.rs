@@ -31,6 +31,7 @@ mod lifecycle;
 mod limits;
 mod operating;
 mod preview;
+mod queue;
 mod resilience;
 mod routing;
 mod rules;

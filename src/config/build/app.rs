@@ -9,6 +9,8 @@ use super::errors::ErrorsPart;
 use super::health::HealthPart;
 use super::origin::OriginPart;
 use super::parts::{LimitsPart, TimeoutsPart};
+use super::resilience::ResiliencePart;
+use crate::config::RevisionBy;
 use crate::config::diagnostics::quoted;
 use crate::config::load::PemFile;
 use crate::config::model::{
@@ -93,7 +95,8 @@ impl AppBuild<'_, '_, '_, '_> {
         let limits = LimitsPart::read(&raw.limits, self.build).over(*self.limits);
         let headers = self.build.headers(&raw.headers, None);
         let errors = ErrorsPart::read(&raw.errors, self.build, self.pem).over(self.errors);
-        let services = self.services(raw, &headers);
+        let resilience = ResiliencePart::read(&raw.balance, &raw.retry, self.build);
+        let services = self.services(raw, &headers, resilience);
         if let Some(hosts) = &hosts {
             let claims = services
                 .iter()
@@ -123,8 +126,8 @@ impl AppBuild<'_, '_, '_, '_> {
                 streams: self.streams(&raw.drain.streams),
             },
             deploy,
-            balance: self.build.balance(&raw.balance),
-            retry: self.build.retry(&raw.retry),
+            balance: resilience.balance(),
+            retry: resilience.retry(),
             headers,
             errors: errors.over_defaults(),
             send_proxy_protocol: raw.send_proxy_protocol.as_ref().map(|at| match at.get() {
@@ -142,6 +145,16 @@ impl AppBuild<'_, '_, '_, '_> {
             },
             policy: self.build.policy(raw),
         }
+    }
+
+    /// Where the app says which revision it is; reports probes that need it and cannot have it.
+    fn revision_by(&mut self, raw: &raw::App) -> Option<RevisionBy> {
+        let by = self.build.revision_by(raw);
+        let services = raw.service.values().map(|service| &service.health);
+        for health in services.chain([&raw.health]) {
+            self.build.identity(health, by.as_ref());
+        }
+        by
     }
 
     fn gates_ca(&mut self, raw: &raw::App) {
@@ -204,13 +217,13 @@ impl AppBuild<'_, '_, '_, '_> {
     }
 
     /// All services, each with the place to point at.
-    fn services(&mut self, raw: &raw::App, headers: &Headers) -> Vec<(Service, Range<usize>)> {
-        let by = self.build.revision_by(raw);
-        self.build.identity(&raw.health, by.as_ref());
-        for service in raw.service.values() {
-            self.build.identity(&service.health, by.as_ref());
-        }
-        let health = HealthPart::read(&raw.health, self.build).named_by(by);
+    fn services(
+        &mut self,
+        raw: &raw::App,
+        headers: &Headers,
+        resilience: ResiliencePart,
+    ) -> Vec<(Service, Range<usize>)> {
+        let health = HealthPart::read(&raw.health, self.build).named_by(self.revision_by(raw));
         let timeouts = TimeoutsPart::read(&raw.timeouts, self.build);
         let tls = OriginPart::read(&raw.tls, self.build, self.pem);
         let shorthand = raw.blue.as_ref().or(raw.green.as_ref());
@@ -239,12 +252,14 @@ impl AppBuild<'_, '_, '_, '_> {
                     health: health.over_defaults(headers.fixed_host()),
                     headers: headers.clone(),
                     tls: tls.over_defaults(),
+                    balance: resilience.balance(),
+                    retry: resilience.retry(),
                 },
                 self.name.span(),
             ));
         } else {
             for (name, raw) in &raw.service {
-                let service = self.service(name, raw, (&health, timeouts, &tls), headers);
+                let service = self.service(name, raw, (&health, timeouts, &tls, resilience), headers);
                 http |= matches!(service.0.health.kind, crate::config::model::Probe::Http(_));
                 services.push(service);
             }
@@ -260,7 +275,7 @@ impl AppBuild<'_, '_, '_, '_> {
         &mut self,
         name: &At<String>,
         raw: &raw::Service,
-        (health, timeouts, tls): (&HealthPart, TimeoutsPart, &OriginPart),
+        (health, timeouts, tls, resilience): (&HealthPart, TimeoutsPart, &OriginPart, ResiliencePart),
         headers: &Headers,
     ) -> (Service, Range<usize>) {
         self.build.text(name.get(), name, values::name);
@@ -283,6 +298,7 @@ impl AppBuild<'_, '_, '_, '_> {
         let http = merged.is_http() || self.probe_unclear(Some(name.get()));
         self.build.http_only(&raw.health, http);
         let timeouts = TimeoutsPart::read(&raw.timeouts, self.build).over(timeouts);
+        let resilience = ResiliencePart::read(&raw.balance, &raw.retry, self.build).over(resilience);
         let own_tls = OriginPart::read(&raw.tls, self.build, self.pem);
         self.build.tls_unused(&raw.tls, &[&endpoints]);
         let service = Service {
@@ -294,6 +310,8 @@ impl AppBuild<'_, '_, '_, '_> {
             health: merged.over_defaults(headers.fixed_host()),
             headers,
             tls: own_tls.over(tls).over_defaults(),
+            balance: resilience.balance(),
+            retry: resilience.retry(),
         };
         (service, place)
     }
