@@ -10,7 +10,6 @@ use super::health::HealthPart;
 use super::origin::OriginPart;
 use super::parts::{LimitsPart, TimeoutsPart};
 use super::resilience::ResiliencePart;
-use crate::config::RevisionBy;
 use crate::config::diagnostics::quoted;
 use crate::config::load::PemFile;
 use crate::config::model::{
@@ -110,7 +109,7 @@ impl AppBuild<'_, '_, '_, '_> {
         self.one_client_a_connection(raw, &services);
         let (initial, active) = self.colors(raw, &services);
         let deploy = self.build.deploy(self.name, &raw.deploy);
-        self.gates_ca(raw);
+        self.build.gates_ca(raw, self.pem);
         App {
             name,
             hosts: hosts.unwrap_or_default(),
@@ -144,23 +143,6 @@ impl AppBuild<'_, '_, '_, '_> {
                     .map_or(3, |at| u32::try_from(*at.get()).unwrap_or(3)),
             },
             policy: self.build.policy(raw),
-        }
-    }
-
-    /// Where the app says which revision it is; reports probes that need it and cannot have it.
-    fn revision_by(&mut self, raw: &raw::App) -> Option<RevisionBy> {
-        let by = self.build.revision_by(raw);
-        let services = raw.service.values().map(|service| &service.health);
-        for health in services.chain([&raw.health]) {
-            self.build.identity(health, by.as_ref());
-        }
-        by
-    }
-
-    fn gates_ca(&mut self, raw: &raw::App) {
-        for gate in raw.gate.values() {
-            self.build
-                .webhook_ca(gate.webhook.as_ref(), gate.ca.as_ref(), self.pem);
         }
     }
 
@@ -223,7 +205,7 @@ impl AppBuild<'_, '_, '_, '_> {
         headers: &Headers,
         resilience: ResiliencePart,
     ) -> Vec<(Service, Range<usize>)> {
-        let health = HealthPart::read(&raw.health, self.build).named_by(self.revision_by(raw));
+        let health = HealthPart::read(&raw.health, self.build).named_by(self.build.identities(raw));
         let timeouts = TimeoutsPart::read(&raw.timeouts, self.build);
         let tls = OriginPart::read(&raw.tls, self.build, self.pem);
         let shorthand = raw.blue.as_ref().or(raw.green.as_ref());

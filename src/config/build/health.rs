@@ -248,8 +248,18 @@ impl Build<'_, '_, '_> {
         }
     }
 
+    /// Where the app says which revision it is; reports probes that need it and cannot have it.
+    pub(super) fn identities(&mut self, raw: &raw::App) -> Option<RevisionBy> {
+        let by = self.revision_by(raw);
+        let services = raw.service.values().map(|service| &service.health);
+        for health in services.chain([&raw.health]) {
+            self.identity(health, by.as_ref());
+        }
+        by
+    }
+
     /// `identity = true` needs something to know a revision by.
-    pub(super) fn identity(&mut self, raw: &raw::Health, by: Option<&RevisionBy>) {
+    fn identity(&mut self, raw: &raw::Health, by: Option<&RevisionBy>) {
         if let Some(at) = raw
             .identity
             .as_ref()

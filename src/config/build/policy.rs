@@ -271,6 +271,12 @@ impl Build<'_, '_, '_> {
         Some(Url { ca, ..url })
     }
 
+    pub(super) fn gates_ca(&mut self, raw: &file::App, pem: &mut Vec<(PemFile, Range<usize>)>) {
+        for gate in raw.gate.values() {
+            self.webhook_ca(gate.webhook.as_ref(), gate.ca.as_ref(), pem);
+        }
+    }
+
     /// `ca` says who signs a webhook's certificate.
     pub(super) fn webhook_ca(
         &mut self,
