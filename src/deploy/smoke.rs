@@ -5,10 +5,12 @@ use http::{HeaderName, HeaderValue, Request, header};
 use http_body_util::Full;
 use serde_json::Value;
 
+use super::door::Door;
 use super::fill::{Env, Values};
 use super::http::{Answer, send, start_of};
 use crate::admin::dto;
-use crate::config::{App, HostPattern, PathMatch, Service, SmokeProbe};
+use crate::config::{Aim, App, PathMatch, Protocol, Service, SmokeProbe, parse_endpoint};
+use crate::rollout::Color;
 
 /// A value that a probe captured is cut at so many bytes.
 const CAPTURE_MAX: usize = 4096;
@@ -17,14 +19,24 @@ const CAPTURE_MAX: usize = 4096;
 #[derive(Clone, Debug)]
 pub(super) struct Preview<'a> {
     app: &'a App,
+    color: Color,
     state: dto::ColorState,
+    /// Listeners through which every request is meant for one color.
+    listeners: &'a [(Aim, String)],
 }
 
 impl<'a> Preview<'a> {
-    pub(super) fn of(app: &'a App, state: &dto::ColorState) -> Self {
+    pub(super) fn of(
+        app: &'a App,
+        color: Color,
+        state: &dto::ColorState,
+        listeners: &'a [(Aim, String)],
+    ) -> Self {
         Self {
             app,
+            color,
             state: state.clone(),
+            listeners,
         }
     }
 
@@ -33,25 +45,46 @@ impl<'a> Preview<'a> {
         self.state = state.clone();
     }
 
-    /// What `$CUTOVER_PREVIEW_URL` says: an endpoint of the service that answers `/`, or else of the first.
+    /// What `$CUTOVER_PREVIEW_URL` says: the listener that is there for this color; or else an endpoint of the service
+    /// that answers `/`, or of the first.
     pub(super) fn url(&self) -> Option<String> {
+        if let Some(url) = self.listener() {
+            return Some(url);
+        }
         let service = self.service("/").or_else(|| self.app.services.values().next())?;
-        let address = self.endpoint(service)?;
-        Some(match address.starts_with("unix:") {
-            true => address,
-            false => format!("http://{address}"),
+        let (address, resolved) = self.written(service)?;
+        Some(match parse_endpoint(&address).ok()?.protocol {
+            // Its certificate is for its name, not for what the name resolves to.
+            Protocol::Https => address,
+            _ => {
+                let place = resolved.unwrap_or_else(|| address.trim_start_matches("h2c://").to_owned());
+                match place.starts_with("unix:") {
+                    true => place,
+                    false => format!("http://{place}"),
+                }
+            }
         })
     }
 
-    /// The address that answers a path, and what the path is there.
-    fn target(&self, path: &str) -> Result<(String, String), String> {
+    /// A listener for this very color; or that of the standby, while this color is one.
+    fn listener(&self) -> Option<String> {
+        let aimed = |aim: Aim| self.listeners.iter().find(|(is, _)| *is == aim);
+        let standby = || aimed(Aim::Standby).filter(|_| self.state.role == "standby");
+        let (_, url) = aimed(Aim::Color(self.color)).or_else(standby)?;
+        Some(url.clone())
+    }
+
+    /// The door to what answers a path, and what the path is there.
+    fn target(&self, path: &str) -> Result<(Door, String), String> {
         let bare = path.split('?').next().unwrap_or(path);
         let service = self
             .service(bare)
             .ok_or_else(|| format!("no service of the app answers `{bare}`"))?;
-        let address = self
-            .endpoint(service)
+        let (address, resolved) = self
+            .written(service)
             .ok_or_else(|| format!("service {} has no endpoint in this color", service.name))?;
+        let address = parse_endpoint(&address).map_err(|error| error.to_string())?;
+        let door = Door::endpoint(self.app, service, &address, resolved.as_deref())?;
         let path = match &service.matches {
             PathMatch::Prefix(prefix) if service.strip_prefix && prefix != "/" => {
                 let rest = path.strip_prefix(prefix.as_str()).unwrap_or(path);
@@ -63,7 +96,7 @@ impl<'a> Preview<'a> {
             }
             _ => path.to_owned(),
         };
-        Ok((address, path))
+        Ok((door, path))
     }
 
     fn service(&self, path: &str) -> Option<&'a Service> {
@@ -81,25 +114,13 @@ impl<'a> Preview<'a> {
         self.app.services.values().filter(fits).max_by_key(weight)
     }
 
-    /// A healthy endpoint of the service if there is one, else the first.
-    fn endpoint(&self, service: &Service) -> Option<String> {
+    /// A healthy endpoint of the service if there is one, else the first: as written, and what it resolved to.
+    fn written(&self, service: &Service) -> Option<(String, Option<String>)> {
         let mut services = self.state.services.iter();
         let endpoints = &services.find(|state| state.service == service.name)?.endpoints;
         let healthy = endpoints.iter().find(|endpoint| endpoint.health == "healthy");
         let endpoint = healthy.or_else(|| endpoints.first())?;
-        Some(endpoint.resolved.first().unwrap_or(&endpoint.address).clone())
-    }
-
-    fn host(&self, address: &str) -> String {
-        let named = self.app.hosts.iter().find_map(|host| match host {
-            HostPattern::Exact(name) => Some(name.clone()),
-            HostPattern::Below(_) => None,
-        });
-        match named {
-            Some(name) => name,
-            None if address.starts_with("unix:") => "localhost".to_owned(),
-            None => address.to_owned(),
-        }
+        Some((endpoint.address.clone(), endpoint.resolved.first().cloned()))
     }
 }
 
@@ -113,8 +134,8 @@ pub(super) async fn send_probe(
     values: &mut Values,
     env: &Env<'_>,
 ) -> Result<String, String> {
-    let (request, address, asked) = request(probe, preview, values, env)?;
-    let answer = send(&address, request, probe.within)
+    let (request, door, asked) = request(probe, preview, values, env)?;
+    let answer = send(&door, request, probe.within)
         .await
         .map_err(|why| format!("{asked} → {why}"))?;
     let line = format!(
@@ -146,7 +167,7 @@ pub(super) async fn send_probe(
     Ok(line)
 }
 
-type Prepared = (Request<Full<Bytes>>, String, String);
+type Prepared = (Request<Full<Bytes>>, Door, String);
 
 fn request(
     probe: &SmokeProbe,
@@ -156,22 +177,21 @@ fn request(
 ) -> Result<Prepared, String> {
     let path = values.fill(&probe.path, env)?;
     let asked = format!("{} {path}", probe.method);
-    let (address, path) = preview.target(&path).map_err(|why| format!("{asked}: {why}"))?;
+    let (mut door, path) = preview.target(&path).map_err(|why| format!("{asked}: {why}"))?;
     let unusable = |what: &str| format!("{asked}: {what} cannot be sent");
     let body = values.fill(&probe.body, env)?;
     let mut builder = Request::builder().method(probe.method.as_str()).uri(path);
-    let mut host = preview.host(&address);
     for (name, value) in &probe.headers {
         let value = values.fill(value, env)?;
         if name == "host" {
-            host = value;
+            door.host = value;
             continue;
         }
         let name = HeaderName::try_from(name.as_str()).map_err(|_| unusable(name))?;
         let value = HeaderValue::try_from(value).map_err(|_| unusable(name.as_str()))?;
         builder = builder.header(name, value);
     }
-    let host = HeaderValue::try_from(host).map_err(|_| unusable("host"))?;
+    let host = HeaderValue::try_from(&door.host).map_err(|_| unusable("host"))?;
     builder = builder
         .header(header::HOST, host)
         .header(header::CONNECTION, "close");
@@ -185,7 +205,7 @@ fn request(
             "cutover-smoke/",
             env!("CARGO_PKG_VERSION")
         )));
-    Ok((request, address, asked))
+    Ok((request, door, asked))
 }
 
 /// Everything that is not as wanted.
