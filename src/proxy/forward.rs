@@ -32,10 +32,10 @@ use super::sse::Events;
 use super::target::{check_coding, check_head, origin_form, settle_http2};
 use super::upgrade;
 use super::worker::{Proof, Worker};
-use super::{grpc, hold};
+use super::{grpc, hold, queue};
 use crate::config::HostHeader;
 use crate::routing::{Asked, HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
-use crate::upstream::Line;
+use crate::upstream::{Claim, Line};
 
 /// Serve one request: route, choose, claim, prepare, send, answer. Recording happens when the [`Exchange`] drops.
 pub(super) async fn forward(
@@ -249,6 +249,13 @@ async fn reach(
                 hold::wait(worker, exchange, head, &queue).await?;
                 continue;
             }
+            // Boxed: what is seldom must not make every request's future larger.
+            Decision::Queue(lane, explicit) => {
+                match Box::pin(queue::wait(worker, exchange, head, (&lane, explicit), tries)).await? {
+                    true => lane,
+                    false => continue,
+                }
+            }
         };
         check_limits(&lane, head, body)?;
         tries.begins(worker, exchange, &lane);
@@ -299,6 +306,8 @@ enum Decision {
     Send(Arc<Lane>),
     /// Nowhere yet: wait in this room and decide again.
     Wait(Arc<HoldQueue>),
+    /// Through this lane (by its explicit gates?), when there is room.
+    Queue(Arc<Lane>, bool),
 }
 
 /// Steps 1 to 3. The table's guard never leaves this function.
@@ -349,7 +358,7 @@ fn decide(
             }
         };
         let lane = &service.pools[choice.color].lanes[worker.index];
-        match lane.pick(tries.ticket(worker), choice.explicit, tries.failed()) {
+        match pick(worker, lane, choice.explicit, proof, tries) {
             Ok(claim) => {
                 exchange.claimed(lane, claim);
                 exchange.introduce(choice.newcomer);
@@ -357,11 +366,31 @@ fn decide(
             }
             // Publish comes before close, so a newer table is there to be loaded.
             Err(PickError::Closed) => {}
+            Err(PickError::Full) => {
+                exchange.undecided(&lane.cells, &service.settings);
+                exchange.introduce(choice.newcomer);
+                return Ok(Decision::Queue(Arc::clone(lane), choice.explicit));
+            }
             Err(PickError::Empty) => {
                 exchange.undecided(&lane.cells, &service.settings);
                 return Err(ProxyError::NoHealthyEndpoint.into());
             }
         }
+    }
+}
+
+/// An endpoint of the color. The proof of a switch does not wait for room.
+fn pick(
+    worker: &Worker,
+    lane: &Lane,
+    explicit: bool,
+    proof: Option<&Proof>,
+    tries: &mut Tries,
+) -> Result<Claim, PickError> {
+    let ticket = tries.ticket(worker);
+    match proof {
+        None => lane.pick(ticket, explicit, tries.failed()),
+        Some(_) => lane.pick_any(ticket, explicit, tries.failed()),
     }
 }
 

@@ -24,6 +24,7 @@ pub mod origin;
 mod preamble;
 mod preface;
 mod primed;
+mod queue;
 mod refusal;
 mod reply;
 pub mod request_id;
