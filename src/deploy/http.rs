@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -37,7 +37,7 @@ pub(super) async fn send(
     let exchange = async {
         let transport = door.open().await?;
         let answer = match door.http2 {
-            true => over_http2(transport, request, &door.host).await,
+            true => over_http2(transport, request).await,
             false => over_http1(transport, request).await,
         };
         let broken = |error: hyper::Error| {
@@ -73,7 +73,6 @@ async fn over_http1(
 async fn over_http2(
     transport: Transport,
     mut request: Request<Full<Bytes>>,
-    host: &str,
 ) -> Result<Response<Incoming>, hyper::Error> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let whole = Uri::builder().scheme("http").authority(host).path_and_query(path);
@@ -85,15 +84,4 @@ async fn over_http2(
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(transport)).await?;
     tokio::spawn(connection);
     sender.send_request(request).await
-}
-
-/// The beginning of a body, on one line.
-pub(super) fn start_of(body: &[u8]) -> String {
-    const SHOWN: usize = 300;
-    let text = String::from_utf8_lossy(&body[..body.len().min(SHOWN)]);
-    let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if body.len() > SHOWN {
-        text.push('…');
-    }
-    text
 }

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::door::Door;
 use super::fill::Values;
-use super::http::{send, start_of};
+use super::http::send;
+use crate::smoke::start_of;
 
 /// Tell a URL about the step; any 2xx passes.
 ///

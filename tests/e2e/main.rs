@@ -32,6 +32,7 @@ mod examples;
 mod exits;
 mod faults;
 mod grpc;
+mod guard;
 mod http2;
 mod input;
 mod life;
