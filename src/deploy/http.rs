@@ -75,7 +75,11 @@ async fn over_http2(
     mut request: Request<Full<Bytes>>,
 ) -> Result<Response<Incoming>, hyper::Error> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let whole = Uri::builder().scheme("http").authority(host).path_and_query(path);
+    let host = request.headers().get(header::HOST);
+    let whole = Uri::builder()
+        .scheme("http")
+        .authority(host.map_or(&b"localhost"[..], HeaderValue::as_bytes))
+        .path_and_query(path);
     if let Ok(uri) = whole.build() {
         *request.uri_mut() = uri;
     }
