@@ -36,7 +36,7 @@ impl<'d> Scope<'d> {
 
 /// What a location is here.
 pub(super) enum Meant {
-    Service(Service),
+    Service(Box<Service>),
     Respond(Respond),
     /// All of it goes to https, with this status.
     Https(u16),
@@ -102,7 +102,7 @@ pub(super) fn translate(
         return Meant::Nothing;
     };
     match service(pass, &path, exact, scope, around, notes) {
-        Some(service) => Meant::Service(service),
+        Some(service) => Meant::Service(Box::new(service)),
         None => Meant::Nothing,
     }
 }

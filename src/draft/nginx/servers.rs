@@ -135,7 +135,7 @@ fn site(server: &Directive, level: &[Directive], upstreams: &Upstreams, notes: &
     };
     for location in server.all("location") {
         match locations::translate(location, scope(location.children()), &around, notes) {
-            Meant::Service(service) => app.services.push(service),
+            Meant::Service(service) => app.services.push(*service),
             Meant::Respond(respond) => site.respond.push(respond),
             Meant::Https(status) => site.https = Some(status),
             Meant::Nothing => {}
