@@ -26,6 +26,7 @@ use super::origin::Origin;
 use super::refusal::{Accepts, refuse};
 use super::reply;
 use super::retry::{BodyState, Spare, Tries, kind_of};
+use super::seen::Seen;
 use super::send::{connect_error, line_for, may_repeat, send};
 use super::serving::Serving;
 use super::sse::Events;
@@ -57,7 +58,7 @@ pub(super) async fn forward(
     // After a refusal it is the client's choice whether the body still comes (RFC 9110 §10.1.1): nothing may follow.
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
     let front = Rc::clone(&exchange.client().front);
-    let accepts = Accepts::of(&head.headers);
+    let accepts = Accepts::of(&head.headers, exchange.seen());
     let own = settled
         .is_ok()
         .then(|| own_answer(&worker, &exchange, &head))
@@ -124,8 +125,15 @@ async fn attempt(
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Failure> {
     note_origin(worker, exchange, &head);
-    let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
-    let wanted = upgrade::wanted(&head, !body.is_end_stream());
+    let seen = exchange.seen();
+    let proof = seen
+        .has(Seen::VERIFY)
+        .then(|| head.headers.remove(X_CUTOVER_VERIFY));
+    let proof = worker.proof(proof.flatten().as_ref());
+    let wanted = seen
+        .has(Seen::UPGRADE)
+        .then(|| upgrade::wanted(&head, !body.is_end_stream()))
+        .flatten();
     let extended = head.extensions.remove::<Extended>();
     let mut tries = Tries::default();
     let way = Way {
@@ -141,8 +149,18 @@ async fn attempt(
     let mut wish = Wish::of(worker, &lane, &head, plain);
     let mut other = None;
     let (answer, freed, sent_at) = loop {
-        let spare = (lane.settings.retry.attempts > 1 && wanted.is_none()).then(|| Spare::of(&head));
-        let request = prepare(worker, exchange, &lane, head, body, wanted.as_ref(), &mut tries).await;
+        let repeats = lane.settings.retry.attempts > 1 && wanted.is_none();
+        let spare = repeats.then(|| Spare::of(&head, &worker.spares));
+        let is_chunked = prime(exchange, &mut body).await;
+        let wanted = wanted.as_ref();
+        let request = prepare(
+            worker,
+            exchange,
+            &lane,
+            (head, body, is_chunked),
+            wanted,
+            &mut tries,
+        );
         if let Some(wish) = wish.take() {
             other = Some(wish.with(worker, exchange, &lane, &request));
         }
@@ -242,17 +260,30 @@ async fn reach(
     } else {
         BodyState::Whole
     };
+    // Until the first wait it is as late as when the head came.
+    let mut now = tries.is_first().then(|| exchange.begun());
     loop {
         let lane = match decide(worker, exchange, host, head, proof, tries)? {
             Decision::Send(lane) => lane,
             Decision::Wait(queue) => {
                 hold::wait(worker, exchange, head, &queue).await?;
+                now = None;
                 continue;
             }
         };
         check_limits(&lane, head, body)?;
         tries.begins(worker, exchange, &lane);
-        match line_for(worker, exchange, &lane, may_repeat(&head.method, body), switches).await {
+        let at = now.take().unwrap_or_else(StdInstant::now);
+        match line_for(
+            worker,
+            exchange,
+            &lane,
+            at,
+            may_repeat(&head.method, body),
+            switches,
+        )
+        .await
+        {
             Ok(line) => return Ok((lane, line)),
             Err(error) => {
                 let error = connect_error(&error);
@@ -398,21 +429,29 @@ fn check_limits(lane: &Lane, head: &http::request::Parts, body: &impl Body) -> R
     Ok(())
 }
 
-/// Step 4: the request as the app shall see it.
-async fn prepare(
+/// Take what has come of the request's body, unless the client waits for a word. True: its length is not known.
+async fn prime(exchange: &Exchange, body: &mut RequestBody) -> bool {
+    if body.is_end_stream() {
+        return false;
+    }
+    let is_sized = body.size_hint().exact().is_some();
+    if !exchange.seen().has(Seen::EXPECT) {
+        body.prime().await;
+    }
+    !is_sized
+}
+
+/// Step 4: the request as the app shall see it. No future of its own: a head is large, and would be moved into it.
+fn prepare(
     worker: &Worker,
     exchange: &Exchange,
     lane: &Lane,
-    mut head: http::request::Parts,
-    mut body: RequestBody,
+    (mut head, body, is_chunked): (http::request::Parts, RequestBody, bool),
     wanted: Option<&HeaderValue>,
     tries: &mut Tries,
 ) -> Request<RequestBody> {
-    let streams = !body.is_end_stream();
-    let expects = head.headers.contains_key(EXPECT);
-    let sized = body.size_hint().exact().is_some();
     tries.draw(&worker.ids, || prepare_head(worker, exchange, lane, &mut head));
-    if streams && !sized {
+    if is_chunked {
         // Said aloud: hyper leaves the body of a GET away otherwise.
         head.headers
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -420,23 +459,23 @@ async fn prepare(
     if let Some(wanted) = wanted {
         upgrade::ask(&mut head.headers, wanted);
     }
-    if streams && !expects {
-        body.prime().await;
-    }
     Request::from_parts(head, body)
 }
 
 fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut http::request::Parts) {
+    let mut names_host = exchange.seen().has(Seen::HOST);
     if let Some(authority) = head.uri.authority() {
         // The absolute form's host is the request's host (RFC 9112 §3.2.2).
         if let Ok(value) = HeaderValue::try_from(authority.as_str()) {
             head.headers.insert(HOST, value);
+            names_host = true;
         }
     }
     if head.uri.scheme().is_some() || lane.settings.strip.is_some() {
         head.uri = origin_form(&head.uri, lane.settings.strip.as_deref());
     }
     head.version = Version::HTTP_11;
+    let seen = exchange.seen();
     if let Some(preview) = &lane.settings.preview {
         hide_preview(&mut head.headers, preview);
     }
@@ -447,13 +486,15 @@ fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut ht
     };
     prepare_request(
         &mut head.headers,
+        seen,
         rules,
         exchange.peer(),
         exchange.origin(),
         &worker.ids,
         endpoint,
     );
-    if matches!(rules.host, HostHeader::Preserve) && !head.headers.contains_key(HOST) {
+    let is_named = names_host && rules.request_remove.is_empty();
+    if !is_named && matches!(rules.host, HostHeader::Preserve) && !head.headers.contains_key(HOST) {
         // An HTTP/1.0 client may leave it out; what goes on is HTTP/1.1.
         head.headers.insert(HOST, endpoint());
     }

@@ -18,4 +18,4 @@ pub use dial::ConnectError;
 pub use dns::{Names, Resolution};
 pub use endpoint::{Endpoint, EndpointKey, Handshake, Health, ProbeReport, Target};
 pub use health::{HealthChange, Prober, probe_all};
-pub use line::{Freed, Line, LineState, Whose};
+pub use line::{Freed, Line, LineState, Sent, Whose};

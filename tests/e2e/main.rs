@@ -32,6 +32,7 @@ mod faults;
 mod grpc;
 mod http2;
 mod input;
+mod instructions;
 mod life;
 mod nginx;
 mod reload;
