@@ -2,7 +2,11 @@
 //!
 //! The whole proxy runs in this process; app and client use buffers of their own and allocate nothing meanwhile.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test panics to fail, and prints its figures")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test panics to fail, and prints its figures"
+)]
 
 use std::alloc::System;
 use std::io::{Read, Write};
@@ -22,9 +26,11 @@ const BASELINE: f64 = 18.0;
 /// The control plane works beside: probes, windows, ticks.
 const TOLERANCE: f64 = 0.5;
 
-const REQUEST: &[u8] = b"GET /some/page?with=query HTTP/1.1\r\nHost: shop.example.com\r\nUser-Agent: test/1.0\r\n\
+const REQUEST: &[u8] =
+    b"GET /some/page?with=query HTTP/1.1\r\nHost: shop.example.com\r\nUser-Agent: test/1.0\r\n\
     Accept: */*\r\nAccept-Encoding: gzip\r\nCookie: session=0123456789abcdef\r\n\r\n";
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nhello, world";
+const ANSWER: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nhello, world";
 
 /// Answer each read with one answer: heads are small and come whole.
 fn app() -> SocketAddr {
@@ -89,7 +95,10 @@ fn a_request_allocates_no_more_than_it_did() {
         let each = (counted.allocations + counted.reallocations) as f64 / 500.0;
         least = least.min(each);
     }
-    eprintln!("{least:.2} allocations a request; 10,000 requests in {:?}", begun.elapsed());
+    eprintln!(
+        "{least:.2} allocations a request; 10,000 requests in {:?}",
+        begun.elapsed()
+    );
     assert!(
         least <= BASELINE + TOLERANCE,
         "{least:.2} allocations a request; the baseline is {BASELINE}"

@@ -243,8 +243,24 @@ pub struct Service {
     pub service: String,
     /// Its endpoints come from the API, not the file.
     pub overridden: bool,
+    /// How full it is, where `[app.X.balance] max_in_flight` bounds it.
+    #[serde(default)]
+    pub queue: Option<Queue>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// How full a bounded service is in one color.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Queue {
+    /// Requests that each endpoint may have at once.
+    pub max_in_flight: usize,
+    /// Requests that they have, all together.
+    pub in_flight: usize,
+    /// Requests that wait for room.
+    pub waiting: usize,
+    /// Requests answered 503 since the start: too many waited, or they had waited for too long.
+    pub refused: u64,
 }
 
 /// One endpoint as configured.
@@ -569,12 +585,24 @@ pub struct Switch {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RollBack {
+    /// Not to the color before, but to what was active at a generation (a number), or with a revision (a text).
+    pub to: Option<Past>,
     /// Although the target cannot be reached or was redeployed.
     pub ignore_health: bool,
     /// Why.
     pub reason: String,
     /// Say what would happen, and do nothing.
     pub dry_run: bool,
+}
+
+/// Where a rollback goes.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Past {
+    /// What was active at this generation.
+    Generation(u64),
+    /// The last time that this revision was active.
+    Revision(String),
 }
 
 /// `POST /v1/apps/{app}/weight`: one color, or both adding to 100.

@@ -164,6 +164,12 @@ fn service(view: &control::ServiceView) -> dto::Service {
     dto::Service {
         service: view.name.clone(),
         overridden: view.overridden,
+        queue: view.queue.map(|queue| dto::Queue {
+            max_in_flight: queue.max_in_flight,
+            in_flight: queue.in_flight,
+            waiting: queue.waiting,
+            refused: queue.refused,
+        }),
         endpoints: view
             .endpoints
             .iter()

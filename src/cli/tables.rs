@@ -211,12 +211,23 @@ fn color_rows(rows: &mut Vec<[String; COLUMNS]>, color: Color, state: &dto::Colo
     }
 }
 
-/// `3`, or `3 (2 streams)`.
+/// `3`, or `3 (2 streams, 5 wait)`.
 fn in_flight(state: &dto::ColorState) -> String {
+    let mut notes = Vec::new();
     match state.streams {
-        0 => state.in_flight.to_string(),
-        1 => format!("{} (1 stream)", state.in_flight),
-        streams => format!("{} ({streams} streams)", state.in_flight),
+        0 => {}
+        1 => notes.push("1 stream".to_owned()),
+        streams => notes.push(format!("{streams} streams")),
+    }
+    let queues = state.services.iter().filter_map(|service| service.queue.as_ref());
+    match queues.map(|queue| queue.waiting).sum() {
+        0 => {}
+        1 => notes.push("1 waits".to_owned()),
+        waiting @ 2_usize.. => notes.push(format!("{waiting} wait")),
+    }
+    match notes.is_empty() {
+        true => state.in_flight.to_string(),
+        false => format!("{} ({})", state.in_flight, notes.join(", ")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What differs between two configurations, in the words of the file.
 
 mod policy;
+mod resilience;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -292,11 +293,7 @@ fn app_changes(
         let key = format!("app.{}.service.{name}", new.name);
         match (old.services.get(name), new.services.get(name)) {
             (Some(was), Some(is)) => {
-                compare(
-                    &service(&key, was, &old.headers),
-                    &service(&key, is, &new.headers),
-                    lines,
-                );
+                compare(&service(&key, was, old), &service(&key, is, new), lines);
             }
             (Some(_), None) => lines.push((format!("{key} removed"), false)),
             (None, Some(new)) => lines.push((format!("{key} added ({})", new.matches), false)),
@@ -338,11 +335,7 @@ fn app(app: &App, above: &Errors) -> Flat {
         sends.map_or("", preamble::Version::as_str),
     );
     flat.put(&key("switch.verify"), app.switch.verify);
-    flat.put(&key("balance.policy"), app.balance.policy.as_str());
-    flat.put(&key("balance.breaker.failures"), app.balance.failures);
-    flat.time(&key("balance.breaker.ejected"), app.balance.ejected);
-    flat.put(&key("retry.attempts"), app.retry.attempts);
-    flat.put(&key("retry.budget"), app.retry.budget);
+    resilience::resilience(&key, &app.balance, &app.retry, &mut flat);
     traffic::traffic(&app.name, &app.traffic, &mut flat);
     policy::policy(&key, &app.policy, &mut flat);
     flat
@@ -412,7 +405,7 @@ fn errors(key: &str, errors: &Errors, flat: &mut Flat) {
     );
 }
 
-fn service(key: &str, service: &Service, above: &Headers) -> Flat {
+fn service(key: &str, service: &Service, above: &App) -> Flat {
     let mut flat = Flat::default();
     let key = |rest: &str| format!("{key}.{rest}");
     flat.put(&key("path"), &service.matches);
@@ -426,7 +419,9 @@ fn service(key: &str, service: &Service, above: &Headers) -> Flat {
     flat.time(&key("timeouts.upstream_idle"), service.timeouts.upstream_idle);
     let [mut own, mut of_app] = [Flat::default(), Flat::default()];
     headers(&key("headers"), &service.headers, &mut own);
-    headers(&key("headers"), above, &mut of_app);
+    headers(&key("headers"), &above.headers, &mut of_app);
+    resilience::resilience(&key, &service.balance, &service.retry, &mut own);
+    resilience::resilience(&key, &above.balance, &above.retry, &mut of_app);
     flat.add_where_not(own, &of_app);
     let trust = &service.tls.trust;
     let file = |path: &Option<std::path::PathBuf>| {
@@ -455,6 +450,7 @@ fn service(key: &str, service: &Service, above: &Headers) -> Flat {
             WhenLast::Refuse => "503",
         },
     );
+    flat.put(&key("health.identity"), health.identity.is_some());
     match &health.kind {
         Probe::Tcp => flat.put(&key("health.kind"), "tcp"),
         Probe::Grpc(probe) => {

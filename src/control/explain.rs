@@ -8,7 +8,7 @@ use super::ask::Refusal;
 use super::controller::Controller;
 use super::handle::{Explain, ExplainRequest};
 use crate::config::RuleColor;
-use crate::rollout::Weight;
+use crate::rollout::{Color, Weight};
 use crate::routing::{
     AppRoute, Asked, From, HostBuffer, Lack, PreviewKey, ServiceRoute, Special, Unavailable, Why,
     choose_with, client_of, holds, peek_bucket,
@@ -162,12 +162,36 @@ fn explain_route(
             health.as_str()
         ));
     }
+    if let Some(queue) = service.settings.queues[choice.color].as_ref() {
+        explain_queue(explain, service, choice.color, queue.waiting());
+    }
     if !lane.is_some_and(|lane| lane.has_usable()) {
         explain
             .steps
             .push(format!("{} has no healthy endpoint: answered 503", choice.color));
         explain.status = Some(503);
     }
+}
+
+/// Whether there is room for it now.
+fn explain_queue(explain: &mut Explain, service: &ServiceRoute, color: Color, waiting: usize) {
+    let balance = &service.settings.balance;
+    let members = service.pools[color].members.iter();
+    let taken: Vec<_> = members.map(|member| member.endpoint.slots.taken()).collect();
+    let bound = balance.max_in_flight;
+    let room = waiting == 0 && taken.iter().any(|taken| *taken < bound);
+    let next = match waiting {
+        _ if room => "there is room".to_owned(),
+        n if n >= balance.queue => format!("{n} wait, and more are answered 503"),
+        n => format!(
+            "it waits behind {n} others, {:?} at most, then 503",
+            balance.queue_timeout
+        ),
+    };
+    let taken: usize = taken.iter().sum();
+    explain.steps.push(format!(
+        "balance: {taken} requests in flight, max_in_flight {bound} for each endpoint: {next}"
+    ));
 }
 
 /// Every rule that was looked at, if rules were.

@@ -202,7 +202,7 @@ impl State {
                 to: Wanted::Color(color),
                 ..
             } => color,
-            Intent::Switch { .. } | Intent::Rollback { .. } => from.other(),
+            Intent::Switch { .. } | Intent::Rollback { .. } | Intent::RollbackTo { .. } => from.other(),
             _ => from,
         };
         let switch = matches!(ask.intent, Intent::Switch { .. });
@@ -277,6 +277,7 @@ fn app(name: &str) -> AppView {
                 services: vec![ServiceView {
                     name: "web".to_owned(),
                     overridden: false,
+                    queue: None,
                     endpoints: vec![EndpointView {
                         address: "127.0.0.1:8001".to_owned(),
                         resolved: Vec::new(),
@@ -313,6 +314,7 @@ pub(crate) fn probe(color: Color, healthy: bool) -> Probe {
             } else {
                 "body: db\u{1b}[31m down".to_owned()
             },
+            named: None,
             at: at(),
         },
     }

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::controller::{Controller, Slot};
-use super::view::{AppView, ColorView, EndpointView, HoldView, Overview, ServiceView};
-use crate::metrics::{AppGauges, EndpointGauge, Mirrored};
+use super::view::{AppView, ColorView, EndpointView, HoldView, Overview, QueueView, ServiceView};
+use crate::metrics::{AppGauges, EndpointGauge, Mirrored, QueueGauge};
 use crate::rollout::{self, Actor, Change, Color, Command, Rejection, Transition, Trigger};
 use crate::routing::{AppRoute, BesideCounts, Published, ServiceRoute};
 use crate::upstream::breaker::now;
@@ -129,6 +129,7 @@ impl Controller {
         let view = |service: &ServiceRoute| ServiceView {
             name: service.name.clone(),
             overridden: of_color.overrides.contains_key(&service.name),
+            queue: queue_view(service, color),
             endpoints: endpoint_views(
                 service.pools[color]
                     .members
@@ -174,6 +175,18 @@ impl Controller {
             services,
         }
     }
+}
+
+/// How full it is, where that is bounded.
+fn queue_view(service: &ServiceRoute, color: Color) -> Option<QueueView> {
+    let queue = service.settings.queues[color].as_ref()?;
+    let members = &service.pools[color].members;
+    Some(QueueView {
+        max_in_flight: service.settings.balance.max_in_flight,
+        in_flight: members.iter().map(|member| member.endpoint.slots.taken()).sum(),
+        waiting: queue.waiting(),
+        refused: queue.overflowed.load(Relaxed) + queue.timed_out.load(Relaxed),
+    })
 }
 
 /// What the metrics show of the apps: all of it stands in the table.
@@ -235,10 +248,28 @@ fn gauges_of(route: &AppRoute) -> AppGauges {
             .map(|service| service.name.clone())
             .collect(),
         endpoints: endpoints.collect(),
+        queues: queue_gauges(route),
     }
 }
 
-fn mirrored(counts: &BesideCounts) -> Mirrored {
+fn queue_gauges(route: &AppRoute) -> Vec<QueueGauge> {
+    let of = |service: &ServiceRoute, color| {
+        let queue = service.settings.queues[color].as_ref()?;
+        Some(QueueGauge {
+            service: service.name.clone(),
+            color,
+            waiting: queue.waiting() as u64,
+            overflowed: queue.overflowed.load(Relaxed),
+            timed_out: queue.timed_out.load(Relaxed),
+        })
+    };
+    let services = route.services.iter();
+    services
+        .flat_map(|service| Color::ALL.into_iter().filter_map(move |color| of(service, color)))
+        .collect()
+}
+
+pub(super) fn mirrored(counts: &BesideCounts) -> Mirrored {
     Mirrored {
         same: counts.same.load(Relaxed),
         different: counts.different.load(Relaxed),

@@ -122,8 +122,23 @@ pub struct ServiceView {
     pub name: String,
     /// Whether its endpoints come from the API, not the file.
     pub overridden: bool,
+    /// Where `balance.max_in_flight` bounds its requests.
+    pub queue: Option<QueueView>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointView>,
+}
+
+/// How full a bounded service is in one color.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueView {
+    /// Requests that each endpoint may have at once.
+    pub max_in_flight: usize,
+    /// Requests that they have, all together.
+    pub in_flight: usize,
+    /// Requests that wait for room.
+    pub waiting: usize,
+    /// Requests refused since start: too many waited, or they had waited for too long.
+    pub refused: u64,
 }
 
 /// One endpoint as configured.

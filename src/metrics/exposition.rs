@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 mod mirrors;
+mod queues;
 
 use mirrors::write_mirrors;
+use queues::write_queues;
 
 use super::control::ControlSnapshot;
 use super::names::{self, Metric};
@@ -397,6 +399,7 @@ fn write_apps(text: &mut Text, apps: &[AppGauges]) {
     each(&names::GENERATION, |app| app.generation);
     each(&names::HELD, |app| app.held);
     each(&names::DEGRADED, |app| u64::from(app.degraded));
+    write_queues(text, apps);
     text.family(&names::ENDPOINT_UP);
     for app in apps {
         // Two entries of one name are one series: two would make the whole scrape invalid.

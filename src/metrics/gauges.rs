@@ -29,6 +29,8 @@ pub struct AppGauges {
     pub services: Vec<String>,
     /// Its endpoints as configured.
     pub endpoints: Vec<EndpointGauge>,
+    /// The lines in which its requests wait for room; none without `balance.max_in_flight`.
+    pub queues: Vec<QueueGauge>,
 }
 
 /// One endpoint as configured. A name that resolves to several addresses may be one entry or several; they are
@@ -47,6 +49,21 @@ pub struct EndpointGauge {
     pub ejected: bool,
     /// Connects that failed since the endpoint came to be.
     pub connect_errors: u64,
+}
+
+/// The line of one service in one color.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueGauge {
+    /// The service.
+    pub service: String,
+    /// The color.
+    pub color: Color,
+    /// Requests that wait.
+    pub waiting: u64,
+    /// Requests refused because too many waited, since start.
+    pub overflowed: u64,
+    /// Requests refused because they had waited for too long, since start.
+    pub timed_out: u64,
 }
 
 /// What became of the copies of an app's requests, since start.

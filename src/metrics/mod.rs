@@ -17,6 +17,6 @@ pub use cells::{
 };
 pub use control::{ControlMetrics, SwitchResult};
 pub use exposition::Exposition;
-pub use gauges::{AppGauges, EndpointGauge, Mirrored};
+pub use gauges::{AppGauges, EndpointGauge, Mirrored, QueueGauge};
 pub use histogram::{BOUNDS, Histogram, Snapshot};
 pub use windows::{Sample, WINDOW_MAX, Windows};

@@ -110,6 +110,10 @@ metrics! {
         "Requests that wait because the app is held.");
     DEGRADED = gauge("cutover_app_degraded", APP,
         "1 while an app's stored state is damaged and its changes are refused.");
+    QUEUED = gauge("cutover_queued_requests", POOL,
+        "Requests that wait because every endpoint has balance.max_in_flight requests; absent where that is 0.");
+    QUEUE_REFUSED = counter("cutover_queue_refused_total", &["app", "service", "color", "reason"],
+        "Requests answered 503 because too many waited (reason full) or they had waited for balance.queue_timeout (reason timeout).");
     ENDPOINT_UP = gauge("cutover_endpoint_up", &["app", "service", "color", "endpoint"],
         "1 while the endpoint's probes pass.");
     ENDPOINT_EJECTED = gauge("cutover_endpoint_ejected", &["app", "service", "color", "endpoint"],

@@ -40,6 +40,10 @@ pub(super) enum ProxyError {
     Maintenance,
     /// A hold's waiting room is full, or the hold outlasted its limit.
     HoldOverflow,
+    /// Every endpoint has as many requests as it may have, and too many wait already.
+    QueueFull,
+    /// The same, and it has waited for as long as it may.
+    QueueTimeout,
     /// No connection in time.
     ConnectTimeout,
     /// Connection refused or failed.
@@ -70,9 +74,11 @@ impl ProxyError {
             Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             // Never sent; 499 in the log.
             Self::ClientGone => StatusCode::BAD_REQUEST,
-            Self::NoHealthyEndpoint | Self::Maintenance | Self::HoldOverflow => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NoHealthyEndpoint
+            | Self::Maintenance
+            | Self::HoldOverflow
+            | Self::QueueFull
+            | Self::QueueTimeout => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed | Self::TlsFailed | Self::Reset | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::DrainExpired => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -92,6 +98,8 @@ impl ProxyError {
             Self::NoHealthyEndpoint => "no healthy endpoint",
             Self::Maintenance => "maintenance",
             Self::HoldOverflow => "held too long or too many",
+            Self::QueueFull => "too many requests wait for the app",
+            Self::QueueTimeout => "waited too long for the app",
             Self::ConnectTimeout => "connect timeout",
             Self::ConnectFailed => "connect failed",
             Self::TlsFailed => "no TLS with the app",
@@ -115,6 +123,8 @@ impl ProxyError {
             | Self::TooManyFields
             | Self::ClientGone => Side::Downstream,
             Self::NoHealthyEndpoint
+            | Self::QueueFull
+            | Self::QueueTimeout
             | Self::ConnectTimeout
             | Self::ConnectFailed
             | Self::TlsFailed

@@ -5,23 +5,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
-    TRANSFER_ENCODING,
-};
+use http::header::{CONNECTION, EXPECT, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use super::beside::Wish;
+use super::beside::{Other, Wish};
 use super::body::{ReplyBody, RequestBody, Upload};
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::extended::Extended;
-use super::headers::{
-    X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, hide_preview, prepare_request, prepare_response,
-};
-use super::location::Names;
+use super::headers::X_CUTOVER_VERIFY;
+use super::heads::{carry, prepare, prime};
 use super::origin::Origin;
 use super::refusal::{Accepts, refuse};
 use super::reply;
@@ -29,14 +24,12 @@ use super::retry::{BodyState, Spare, Tries, kind_of};
 use super::seen::Seen;
 use super::send::{connect_error, line_for, may_repeat, send};
 use super::serving::Serving;
-use super::sse::Events;
-use super::target::{check_coding, check_head, origin_form, settle_http2};
+use super::target::{check_coding, check_head, settle_http2};
 use super::upgrade;
 use super::worker::{Proof, Worker};
-use super::{grpc, hold};
-use crate::config::HostHeader;
+use super::{grpc, hold, queue};
 use crate::routing::{Asked, HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
-use crate::upstream::Line;
+use crate::upstream::{Claim, Line};
 
 /// Serve one request: route, choose, claim, prepare, send, answer. Recording happens when the [`Exchange`] drops.
 pub(super) async fn forward(
@@ -135,38 +128,90 @@ async fn attempt(
         .then(|| upgrade::wanted(&head, !body.is_end_stream()))
         .flatten();
     let extended = head.extensions.remove::<Extended>();
-    let mut tries = Tries::default();
     let way = Way {
         worker,
         exchange,
         proof: proof.as_ref(),
         switches: wanted.is_some(),
     };
+    let asked = ask(way, head, body, wanted.as_ref()).await?;
+    let Answered { answer, sent_at, .. } = &asked;
+    if !answer.body().is_end_stream() && check_coding(answer.headers()).is_err() {
+        // Passed on without its coding it would be another body.
+        return Err(ProxyError::BadAnswer.into());
+    }
+    exchange.answered(answer.status().as_u16(), sent_at.elapsed());
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let agreed = wanted.zip(asked.freed);
+        let (client, lane) = (exchange.client(), &asked.lane);
+        return Ok(upgrade::switched(worker, client, exchange, lane, agreed, extended, asked.answer).await?);
+    }
+    if extended.is_some() && answer.status().is_success() {
+        // For an extended CONNECT this would be a tunnel, and the app speaks HTTP.
+        return Err(ProxyError::BadAnswer.into());
+    }
+    let (lane, line, answer) = match asked.other {
+        None => (asked.lane, asked.line, asked.answer),
+        // Boxed: what is seldom must not make every request's future larger.
+        Some(other) => {
+            let first = (asked.lane, asked.line, asked.answer);
+            Box::pin(other.answered(worker, exchange, first, asked.sent_at.elapsed())).await
+        }
+    };
+    let upload = asked.upload.filter(|_| line.is_http2());
+    Ok(carry(worker, exchange, &lane, line, upload, answer, proof.is_some()).await)
+}
+
+/// An app's answer, and through what it came.
+struct Answered {
+    lane: Arc<Lane>,
+    line: Line<RequestBody>,
+    answer: Response<Incoming>,
+    /// The connection, should it be a switch of protocols.
+    freed: Option<upgrade::Inheritance>,
+    sent_at: StdInstant,
+    upload: Option<Rc<Upload>>,
+    /// The other color is asked as well.
+    other: Option<Other>,
+}
+
+/// Send it, as often as it takes and may be.
+async fn ask(
+    way: Way<'_>,
+    mut head: http::request::Parts,
+    body: Incoming,
+    wanted: Option<&HeaderValue>,
+) -> Result<Answered, Failure> {
+    let Way { worker, exchange, .. } = way;
+    let mut tries = Tries::default();
     let (mut lane, mut line) = reach(way, &head, &body, &mut tries).await?;
     let upload = (!body.is_end_stream()).then(|| watched(exchange, &lane));
     let mut body = RequestBody::new(body, upload.clone());
-    let plain = upload.is_none() && wanted.is_none() && proof.is_none();
+    let plain = upload.is_none() && wanted.is_none() && way.proof.is_none();
     let mut wish = Wish::of(worker, &lane, &head, plain);
     let mut other = None;
-    let (answer, freed, sent_at) = loop {
+    loop {
         let repeats = lane.settings.retry.attempts > 1 && wanted.is_none();
         let spare = repeats.then(|| Spare::of(&head, &worker.spares));
         let is_chunked = prime(exchange, &mut body).await;
-        let wanted = wanted.as_ref();
-        let request = prepare(
-            worker,
-            exchange,
-            &lane,
-            (head, body, is_chunked),
-            wanted,
-            &mut tries,
-        );
+        let message = (head, body, is_chunked);
+        let request = prepare(worker, exchange, &lane, message, wanted, &mut tries);
         if let Some(wish) = wish.take() {
             other = Some(wish.with(worker, exchange, &lane, &request));
         }
         let sent_at = StdInstant::now();
         let failed = match send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await {
-            Ok((answer, freed)) => break (answer, freed, sent_at),
+            Ok((answer, freed)) => {
+                return Ok(Answered {
+                    lane,
+                    line,
+                    answer,
+                    freed,
+                    sent_at,
+                    upload,
+                    other,
+                });
+            }
             Err(failed) => failed,
         };
         let state = failed.body_state(upload.is_some());
@@ -177,30 +222,7 @@ async fn attempt(
         head = again.ok_or(failed.error)?.into_head();
         body = failed.body.unwrap_or_else(RequestBody::none);
         (lane, line) = reach(way, &head, &body, &mut tries).await?;
-    };
-    if !answer.body().is_end_stream() && check_coding(answer.headers()).is_err() {
-        // Passed on without its coding it would be another body.
-        return Err(ProxyError::BadAnswer.into());
     }
-    exchange.answered(answer.status().as_u16(), sent_at.elapsed());
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let asked = wanted.zip(freed);
-        let client = exchange.client();
-        return Ok(upgrade::switched(worker, client, exchange, &lane, asked, extended, answer).await?);
-    }
-    if extended.is_some() && answer.status().is_success() {
-        // For an extended CONNECT this would be a tunnel, and the app speaks HTTP.
-        return Err(ProxyError::BadAnswer.into());
-    }
-    let (lane, line, answer) = match other {
-        None => (lane, line, answer),
-        // Boxed: what is seldom must not make every request's future larger.
-        Some(other) => {
-            Box::pin(other.answered(worker, exchange, (lane, line, answer), sent_at.elapsed())).await
-        }
-    };
-    let upload = upload.filter(|_| line.is_http2());
-    Ok(carry(worker, exchange, &lane, line, upload, answer, proof.is_some()).await)
 }
 
 /// The watch on a request's body.
@@ -225,7 +247,7 @@ fn note_origin(worker: &Worker, exchange: &Exchange, head: &http::request::Parts
 #[derive(Clone, Copy)]
 struct Way<'a> {
     worker: &'a Rc<Worker>,
-    exchange: &'a Exchange,
+    exchange: &'a Rc<Exchange>,
     proof: Option<&'a Proof>,
     /// It wants to switch protocols.
     switches: bool,
@@ -269,6 +291,14 @@ async fn reach(
                 hold::wait(worker, exchange, head, &queue).await?;
                 now = None;
                 continue;
+            }
+            // Boxed: what is seldom must not make every request's future larger.
+            Decision::Queue(lane, explicit) => {
+                now = None;
+                match Box::pin(queue::wait(worker, exchange, head, (&lane, explicit), tries)).await? {
+                    true => lane,
+                    false => continue,
+                }
             }
         };
         check_limits(&lane, head, body)?;
@@ -330,6 +360,8 @@ enum Decision {
     Send(Arc<Lane>),
     /// Nowhere yet: wait in this room and decide again.
     Wait(Arc<HoldQueue>),
+    /// Through this lane (by its explicit gates?), when there is room.
+    Queue(Arc<Lane>, bool),
 }
 
 /// Steps 1 to 3. The table's guard never leaves this function.
@@ -380,7 +412,7 @@ fn decide(
             }
         };
         let lane = &service.pools[choice.color].lanes[worker.index];
-        match lane.pick(tries.ticket(worker), choice.explicit, tries.failed()) {
+        match pick(worker, lane, choice.explicit, proof, tries) {
             Ok(claim) => {
                 exchange.claimed(lane, claim);
                 exchange.introduce(choice.newcomer);
@@ -388,11 +420,31 @@ fn decide(
             }
             // Publish comes before close, so a newer table is there to be loaded.
             Err(PickError::Closed) => {}
+            Err(PickError::Full) => {
+                exchange.undecided(&lane.cells, &service.settings);
+                exchange.introduce(choice.newcomer);
+                return Ok(Decision::Queue(Arc::clone(lane), choice.explicit));
+            }
             Err(PickError::Empty) => {
                 exchange.undecided(&lane.cells, &service.settings);
                 return Err(ProxyError::NoHealthyEndpoint.into());
             }
         }
+    }
+}
+
+/// An endpoint of the color. The proof of a switch does not wait for room.
+fn pick(
+    worker: &Worker,
+    lane: &Lane,
+    explicit: bool,
+    proof: Option<&Proof>,
+    tries: &mut Tries,
+) -> Result<Claim, PickError> {
+    let ticket = tries.ticket(worker);
+    match proof {
+        None => lane.pick(ticket, explicit, tries.failed()),
+        Some(_) => lane.pick_any(ticket, explicit, tries.failed()),
     }
 }
 
@@ -427,121 +479,4 @@ fn check_limits(lane: &Lane, head: &http::request::Parts, body: &impl Body) -> R
         return Err(ProxyError::BodyTooLarge);
     }
     Ok(())
-}
-
-/// Take what has come of the request's body, unless the client waits for a word. True: its length is not known.
-async fn prime(exchange: &Exchange, body: &mut RequestBody) -> bool {
-    if body.is_end_stream() {
-        return false;
-    }
-    let is_sized = body.size_hint().exact().is_some();
-    if !exchange.seen().has(Seen::EXPECT) {
-        body.prime().await;
-    }
-    !is_sized
-}
-
-/// Step 4: the request as the app shall see it. No future of its own: a head is large, and would be moved into it.
-fn prepare(
-    worker: &Worker,
-    exchange: &Exchange,
-    lane: &Lane,
-    (mut head, body, is_chunked): (http::request::Parts, RequestBody, bool),
-    wanted: Option<&HeaderValue>,
-    tries: &mut Tries,
-) -> Request<RequestBody> {
-    tries.draw(&worker.ids, || prepare_head(worker, exchange, lane, &mut head));
-    if is_chunked {
-        // Said aloud: hyper leaves the body of a GET away otherwise.
-        head.headers
-            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    if let Some(wanted) = wanted {
-        upgrade::ask(&mut head.headers, wanted);
-    }
-    Request::from_parts(head, body)
-}
-
-fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut http::request::Parts) {
-    let mut names_host = exchange.seen().has(Seen::HOST);
-    if let Some(authority) = head.uri.authority() {
-        // The absolute form's host is the request's host (RFC 9112 §3.2.2).
-        if let Ok(value) = HeaderValue::try_from(authority.as_str()) {
-            head.headers.insert(HOST, value);
-            names_host = true;
-        }
-    }
-    if head.uri.scheme().is_some() || lane.settings.strip.is_some() {
-        head.uri = origin_form(&head.uri, lane.settings.strip.as_deref());
-    }
-    head.version = Version::HTTP_11;
-    let seen = exchange.seen();
-    if let Some(preview) = &lane.settings.preview {
-        hide_preview(&mut head.headers, preview);
-    }
-    let rules = &lane.settings.headers;
-    let endpoint = || {
-        let own = exchange.with_claim(|claim| claim.endpoint().authority.clone());
-        own.unwrap_or(HeaderValue::from_static("localhost"))
-    };
-    prepare_request(
-        &mut head.headers,
-        seen,
-        rules,
-        exchange.peer(),
-        exchange.origin(),
-        &worker.ids,
-        endpoint,
-    );
-    let is_named = names_host && rules.request_remove.is_empty();
-    if !is_named && matches!(rules.host, HostHeader::Preserve) && !head.headers.contains_key(HOST) {
-        // An HTTP/1.0 client may leave it out; what goes on is HTTP/1.1.
-        head.headers.insert(HOST, endpoint());
-    }
-    exchange.named(&head.headers, &lane.settings);
-    if rules.rewrite_location {
-        exchange.goes_by(Names::of(&head.headers, lane.settings.strip.as_deref()));
-    }
-}
-
-/// Step 6: the answer as the client shall see it, with its body on the way.
-async fn carry(
-    worker: &Rc<Worker>,
-    exchange: &Rc<Exchange>,
-    lane: &Arc<Lane>,
-    line: Line<RequestBody>,
-    upload: Option<Rc<Upload>>,
-    answer: Response<Incoming>,
-    is_proof: bool,
-) -> Response<ReplyBody> {
-    let (mut head, body) = answer.into_parts();
-    exchange.in_the_clients_words(&mut head.headers);
-    prepare_response(&mut head.headers, &lane.settings.headers);
-    if let Some((name, value)) = &lane.exposed {
-        head.headers.insert(name.clone(), value.clone());
-    }
-    if let Some(newcomer) = exchange.newcomer() {
-        head.headers
-            .append(SET_COOKIE, newcomer.cookie(worker.ids.noise()));
-    }
-    if is_proof {
-        head.headers
-            .insert(X_CUTOVER_COLOR, HeaderValue::from_static(lane.color.as_str()));
-        head.headers
-            .insert(X_CUTOVER_GENERATION, HeaderValue::from(lane.generation));
-    }
-    if head.status == StatusCode::NO_CONTENT || !body.is_end_stream() {
-        // RFC 9110 §8.6: a 204 has no Content-Length; some apps send one. With a body hyper writes what is true of
-        // it: the app's own may stand beside `Transfer-Encoding` (RFC 9112 §6.3) or be a list.
-        head.headers.remove(CONTENT_LENGTH);
-    }
-    let events = Events::of(worker, exchange, lane, &head.headers, &body);
-    if events.is_some() {
-        line.carries_stream();
-        // A stream ends by its policy, not with its gate's requests.
-        exchange.serving().goes_through(0);
-    }
-    let (exchange, timeouts) = (Rc::clone(exchange), &lane.settings.timeouts);
-    let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, timeouts, events, upload).await;
-    Response::from_parts(head, body)
 }

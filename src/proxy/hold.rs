@@ -53,7 +53,7 @@ pub(super) async fn wait(
 }
 
 /// What a waiting request keeps in memory, about: its head.
-fn bytes_of(head: &Parts) -> usize {
+pub(super) fn bytes_of(head: &Parts) -> usize {
     let target = head
         .uri
         .path_and_query()

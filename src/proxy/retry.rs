@@ -3,11 +3,13 @@
 //! [`decide`] is pure. The account that a request keeps of its tries, [`Tries`], asks it.
 
 use std::cell::RefCell;
+use std::time::Instant;
 
 use http::{HeaderName, HeaderValue, Method, Uri, Version};
 
 use super::error::ProxyError;
 use super::exchange::Exchange;
+use super::queue::Waiting;
 use super::request_id::RequestIds;
 use super::worker::Worker;
 use crate::routing::Lane;
@@ -105,6 +107,8 @@ pub(super) struct Tries {
     ids: Option<u64>,
     /// Endpoints that have failed it. Allocates nothing before the first.
     failed: Vec<u64>,
+    /// It waits for room, or did until now.
+    waiting: Option<Box<Waiting>>,
 }
 
 impl Tries {
@@ -116,6 +120,7 @@ impl Tries {
                 .request(worker.second(exchange.begun()));
         }
         self.made += 1;
+        self.waiting = None;
     }
 
     /// Do what draws ids: every try draws the same, so that the logs of all apps show one request.
@@ -138,6 +143,12 @@ impl Tries {
         *self.ticket.get_or_insert_with(|| worker.ticket())
     }
 
+    /// Its wait for room, until then if it begins now; and the endpoints to leave out.
+    pub(super) fn waiting(&mut self, until: Instant) -> (&mut Waiting, &[u64]) {
+        let waiting = self.waiting.get_or_insert_with(|| Box::new(Waiting::new(until)));
+        (waiting, &self.failed)
+    }
+
     /// Endpoints to leave out if there are others.
     pub(super) fn failed(&self) -> &[u64] {
         &self.failed
@@ -154,10 +165,7 @@ impl Tries {
         let endpoint = exchange.with_claim(|claim| claim.endpoint().id);
         self.failed.extend(endpoint);
         let retry = lane.settings.retry;
-        let (budget, now) = (
-            lane.settings.budget(worker.index),
-            worker.second(std::time::Instant::now()),
-        );
+        let (budget, now) = (lane.settings.budget(worker.index), worker.second(Instant::now()));
         let verdict = decide(Question {
             failed,
             tries: self.made,

@@ -21,7 +21,7 @@ use super::request_id::RequestIds;
 use super::retry::SpareLists;
 use super::streams::Streams;
 use crate::metrics::{AccessLog, Gauge, Record, Registry, WorkerCells, WorkerLog};
-use crate::routing::{HoldQueue, Published};
+use crate::routing::{HoldQueue, Lane, Published};
 use crate::upstream::{Connections, Line};
 
 /// How long silent connections may still speak after a shutdown began: then they are closed.
@@ -241,6 +241,13 @@ impl Worker {
             .iter()
             .filter_map(|app| app.hold.as_ref())
             .any(|hold| Arc::ptr_eq(hold, queue))
+    }
+
+    /// Whether this is the newest table's view of its pool.
+    pub(super) fn is_newest(&self, lane: &Arc<Lane>) -> bool {
+        let table = self.shared.published.load();
+        let found = table.named(&lane.settings.app, &lane.settings.service);
+        found.is_some_and(|(_, service)| Arc::ptr_eq(&service.pools[lane.color].lanes[self.index], lane))
     }
 
     /// Keep a connection whose answer is through. Its task may need a moment to see that.

@@ -13,7 +13,7 @@ use crate::config::{self, Address, Config, EndpointAddress, HostHeader, Preview,
 use crate::metrics::Registry;
 use crate::rollout::{AppState, ByColor, Color, Phase};
 use crate::tls::Originators;
-use crate::upstream::{Endpoint, EndpointKey, Gate, Handshake, Target};
+use crate::upstream::{Endpoint, EndpointKey, Gate, Handshake, Queue, Target};
 
 /// What a name resolved to, by name and port as written. Addresses and sockets need no entry.
 pub type Resolved = HashMap<Address, Vec<Target>>;
@@ -149,15 +149,23 @@ struct Besides {
 
 fn beside(config: &config::App, before: Option<&AppRoute>) -> Option<Arc<Beside>> {
     let traffic = &config.traffic;
-    if traffic.skew.is_empty() && traffic.mirror.is_none() {
+    let remembers = traffic
+        .warmup
+        .as_ref()
+        .is_some_and(|warmup| warmup.paths.is_empty());
+    if traffic.skew.is_empty() && traffic.mirror.is_none() && !remembers {
         return None;
     }
+    let recent = before
+        .and_then(|app| app.beside.as_ref()?.recent.clone())
+        .unwrap_or_default();
     let counts = before
         .and_then(|app| app.beside.as_ref())
         .map(|beside| Arc::clone(&beside.counts));
     Some(Arc::new(Beside {
         skew: traffic.skew.clone(),
         mirror: traffic.mirror.clone(),
+        recent: remembers.then_some(recent),
         counts: counts.unwrap_or_default(),
     }))
 }
@@ -167,6 +175,8 @@ struct Carried {
     members: HashMap<EndpointKey, Arc<Member>>,
     /// By service.
     budgets: HashMap<String, Arc<[RetryBudget]>>,
+    /// By service.
+    queues: HashMap<String, ByColor<Option<Arc<Queue>>>>,
     kept: Vec<u64>,
 }
 
@@ -174,6 +184,7 @@ impl Carried {
     fn of(before: Option<&AppRoute>, workers: usize) -> Self {
         let services = || before.into_iter().flat_map(|app| &app.services);
         let budgets = services().map(|service| (service.name.clone(), Arc::clone(&service.settings.budgets)));
+        let queues = services().map(|service| (service.name.clone(), service.settings.queues.clone()));
         let pools = services().flat_map(|service| service.pools.iter());
         let members = pools.flat_map(|(_, pool)| &pool.members);
         let by_key = members.map(|member| (member.endpoint.key.clone(), Arc::clone(member)));
@@ -182,6 +193,7 @@ impl Carried {
             budgets: budgets
                 .filter(|(_, of_workers)| of_workers.len() == workers)
                 .collect(),
+            queues: queues.collect(),
             kept: Vec::new(),
         }
     }
@@ -200,6 +212,15 @@ impl Carried {
         let gate = before.map_or_else(|| Gate::open(endpoint, fixed.workers, fixed.drained), Arc::clone);
         self.kept.push(gate.id);
         Some(gate)
+    }
+
+    /// A line for each color, where one is wanted: whoever waits goes on waiting.
+    fn queues(&mut self, service: &config::Service) -> ByColor<Option<Arc<Queue>>> {
+        let mut before = self.queues.remove(&service.name).unwrap_or_default();
+        ByColor::from_fn(|color| {
+            let wanted = service.balance.max_in_flight > 0;
+            wanted.then(|| before[color].take().unwrap_or_else(Queue::new))
+        })
     }
 
     fn left_over(self) -> Vec<(Color, Arc<Gate>)> {
@@ -235,8 +256,9 @@ fn build_service(
         headers: service.headers.clone(),
         errors: Arc::new(app.errors.clone()),
         strip: prefix,
-        balance: app.balance,
-        retry: app.retry,
+        balance: service.balance,
+        retry: service.retry,
+        queues: carried.queues(service),
         budgets: carried
             .budgets
             .remove(&service.name)

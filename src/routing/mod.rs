@@ -7,6 +7,7 @@
 mod affinity;
 mod asked;
 mod beside;
+mod bounded;
 mod budget;
 mod build;
 mod choose;
@@ -14,6 +15,7 @@ mod hold;
 mod matcher;
 mod preview;
 mod publish;
+mod recent;
 mod rules;
 mod table;
 #[cfg(test)]
@@ -25,10 +27,11 @@ pub use beside::{Beside, BesideCounts, CopyPermit};
 pub use budget::RetryBudget;
 pub use build::{AppInput, Built, Fixed, Resolved, gates, matcher, rebuild, with_app};
 pub use choose::{Choice, From, Special, Unavailable, Why, choose, choose_with, peek_bucket};
-pub use hold::{HoldQueue, HoldTicket};
+pub use hold::HoldQueue;
 pub use matcher::{HostBuffer, Matcher, Place};
 pub use preview::{PreviewKey, Untrusted};
 pub use publish::{Published, WorkerSignal};
+pub use recent::Recent;
 pub use rules::{Lack, holds};
 pub use table::{
     AppRoute, Edge, Lane, Member, PaddedPoint, PickError, Pool, RoutingTable, ServiceRoute, Settings,

@@ -12,7 +12,7 @@ use crate::config::{
 use crate::metrics::{PoolCells, PoolMetrics};
 use crate::rollout::{ByColor, Color, Weight};
 use crate::upstream::breaker::now;
-use crate::upstream::{Claim, Endpoint, Gate, Health};
+use crate::upstream::{Claim, Endpoint, Gate, Health, Queue};
 
 /// One published state of all routing.
 #[derive(Debug)]
@@ -219,6 +219,8 @@ pub struct Settings {
     pub balance: Balance,
     /// How often a request may be tried.
     pub retry: Retry,
+    /// Where requests wait that are above `balance.max_in_flight`; carried over. `None` = nothing is bounded.
+    pub queues: ByColor<Option<Arc<Queue>>>,
     /// Each worker's count for it; carried over.
     pub budgets: Arc<[RetryBudget]>,
     /// What is taken out of requests because it is for us: a preview's header and cookie.
@@ -333,18 +335,35 @@ impl Lane {
     /// request. `tried`, which have failed the request already, and ejected ones are left out if there are others.
     ///
     /// # Errors
-    /// [`PickError::Closed`]: load the table again. [`PickError::Empty`]: nothing to send to.
+    /// [`PickError::Closed`]: load the table again. [`PickError::Empty`]: nothing to send to. [`PickError::Full`]: all
+    /// have as many requests as they may have, or others wait already.
     pub fn pick(&self, ticket: usize, explicit: bool, tried: &[u64]) -> Result<Claim, PickError> {
-        let member = self.select(ticket, tried).ok_or(PickError::Empty)?;
+        match self.queue() {
+            None => self.pick_any(ticket, explicit, tried),
+            Some(queue) => self.pick_behind(queue, ticket, explicit, tried),
+        }
+    }
+
+    /// The same, past `balance.max_in_flight`: the proof of a switch must not wait for the app's clients.
+    ///
+    /// # Errors
+    /// As [`Lane::pick`]; never [`PickError::Full`].
+    pub fn pick_any(&self, ticket: usize, explicit: bool, tried: &[u64]) -> Result<Claim, PickError> {
+        let member = self.select(ticket, tried, |_| true)?;
         if self.members.len() > 1 && !member.endpoint.breaker.admit(now, self.settings.balance.ejected) {
             // Somebody else was faster with the trial: the next choice leaves it out.
-            let member = self.select(ticket, tried).ok_or(PickError::Empty)?;
+            let member = self.select(ticket, tried, |_| true)?;
             return self.claim(member, explicit);
         }
         self.claim(member, explicit)
     }
 
-    fn claim(&self, member: &Member, explicit: bool) -> Result<Claim, PickError> {
+    /// How many endpoints it has.
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(super) fn claim(&self, member: &Member, explicit: bool) -> Result<Claim, PickError> {
         let gate = if explicit { &member.explicit } else { &member.open };
         // No gate is no permission; a closed one says that this table is no longer the newest.
         let gate = gate.as_ref().ok_or(PickError::Empty)?;
@@ -358,19 +377,39 @@ impl Lane {
         self.members.iter().any(fresh)
     }
 
-    fn select(&self, ticket: usize, tried: &[u64]) -> Option<&Member> {
+    /// The best there is: of the endpoints that a request should go to, one that has room. It waits for them rather than
+    /// go to worse ones.
+    pub(super) fn select(
+        &self,
+        ticket: usize,
+        tried: &[u64],
+        room: impl Fn(&Member) -> bool,
+    ) -> Result<&Member, PickError> {
         if let [only] = self.members.as_slice() {
-            return (usable(only) || self.serves_failing(only)).then_some(only);
+            return match usable(only) || self.serves_failing(only) {
+                true if room(only) => Ok(only),
+                true => Err(PickError::Full),
+                false => Err(PickError::Empty),
+            };
         }
-        let fresh = |member: &Member| taking(member) && !tried.contains(&member.endpoint.id);
-        self.by_policy(ticket, fresh)
-            .or_else(|| {
-                self.by_policy(ticket, |member| {
-                    usable(member) && !tried.contains(&member.endpoint.id)
-                })
-            })
-            .or_else(|| self.by_policy(ticket, usable))
-            .or_else(|| self.by_policy(ticket, |member| self.serves_failing(member)))
+        let untried = |member: &Member| !tried.contains(&member.endpoint.id);
+        self.among(ticket, |member| taking(member) && untried(member), &room)
+            .or_else(|| self.among(ticket, |member| usable(member) && untried(member), &room))
+            .or_else(|| self.among(ticket, usable, &room))
+            .or_else(|| self.among(ticket, |member| self.serves_failing(member), &room))
+            .unwrap_or(Err(PickError::Empty))
+    }
+
+    /// `None` when there is none of those wanted, with room or without.
+    fn among(
+        &self,
+        ticket: usize,
+        wanted: impl Fn(&Member) -> bool,
+        room: impl Fn(&Member) -> bool,
+    ) -> Option<Result<&Member, PickError>> {
+        let found = self.by_policy(ticket, |member| wanted(member) && room(member));
+        let full = || self.members.iter().any(|member| wanted(member));
+        found.map(Ok).or_else(|| full().then_some(Err(PickError::Full)))
     }
 
     fn by_policy(&self, ticket: usize, wanted: impl Fn(&Member) -> bool) -> Option<&Member> {
@@ -453,4 +492,6 @@ pub enum PickError {
     Closed,
     /// No endpoint is usable: 503.
     Empty,
+    /// The usable ones have as many requests as they may have: wait.
+    Full,
 }

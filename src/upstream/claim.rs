@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::Endpoint;
+use super::{Endpoint, Slot};
 use atomic::{AtomicU64, Ordering};
 
 mod word;
@@ -67,7 +67,10 @@ impl Gate {
     pub fn claim(&self, worker: usize) -> Option<Claim> {
         let word = self.words.get(worker)?;
         match word.word.claim() {
-            Ok(()) => Some(Claim(Arc::clone(word))),
+            Ok(()) => Some(Claim {
+                word: Arc::clone(word),
+                slot: None,
+            }),
             Err(released) => {
                 word.report(released);
                 None
@@ -122,26 +125,38 @@ impl GuardedWord {
 }
 
 /// A request's hold on its endpoint. Dropping it is the end of the request, and may be the end of a drain.
-pub struct Claim(Arc<GuardedWord>);
+pub struct Claim {
+    word: Arc<GuardedWord>,
+    /// Where the endpoint's requests are bounded. Boxed: elsewhere a claim is to stay as small as it was.
+    slot: Option<Box<Slot>>,
+}
 
 impl Claim {
     /// The endpoint claimed.
     #[must_use]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0.endpoint
+        &self.word.endpoint
+    }
+
+    /// With this slot, which is given back when the claim ends.
+    #[must_use]
+    pub fn with_slot(self, slot: Slot) -> Self {
+        let mut claim = self;
+        claim.slot = Some(Box::new(slot));
+        claim
     }
 
     /// The gate it went through.
     #[must_use]
     pub fn gate(&self) -> u64 {
-        self.0.gate
+        self.word.gate
     }
 
     /// The request has become a stream, until the mark is dropped (before the claim).
     #[must_use]
     pub fn mark_stream(&self) -> StreamMark {
-        self.0.streams.fetch_add(1, Ordering::Relaxed);
-        StreamMark(Arc::clone(&self.0))
+        self.word.streams.fetch_add(1, Ordering::Relaxed);
+        StreamMark(Arc::clone(&self.word))
     }
 }
 
@@ -162,12 +177,12 @@ impl fmt::Debug for StreamMark {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.0.report(self.0.word.release());
+        self.word.report(self.word.word.release());
     }
 }
 
 impl fmt::Debug for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Claim").field(&self.0.endpoint.key).finish()
+        f.debug_tuple("Claim").field(&self.word.endpoint.key).finish()
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::Breaker;
 use super::health::Judged;
+use super::queue::Slots;
 use crate::config::EndpointAddress;
 use crate::rollout::Color;
 use crate::tls::{Originator, Trust};
@@ -122,6 +123,8 @@ pub struct ProbeReport {
     pub verdict: Health,
     /// Why, in words: `503, body: {"db":"down"}`, `connection refused`. Bounded, one line.
     pub reason: String,
+    /// Whether the answer named the announced revision; `None`: it was not asked to, or there is none.
+    pub named: Option<bool>,
     /// When it began.
     pub at: Timestamp,
 }
@@ -144,6 +147,8 @@ pub struct Endpoint {
     pub(super) judged: Mutex<Judged>,
     /// What requests say of it.
     pub breaker: Breaker,
+    /// How many requests it has, where that is bounded.
+    pub slots: Slots,
     /// Connects that failed in a row, over all workers.
     pub connect_failures: AtomicU32,
     /// Told of each connect that fails: whoever watches need not look.
@@ -180,6 +185,7 @@ impl Endpoint {
             last_probe: ArcSwapOption::empty(),
             judged: Mutex::default(),
             breaker: Breaker::default(),
+            slots: Slots::default(),
             connect_failures: AtomicU32::new(0),
             connect_errors: AtomicU64::new(0),
             alarm: OnceLock::new(),

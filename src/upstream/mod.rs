@@ -8,6 +8,8 @@ pub mod dns;
 pub mod endpoint;
 pub mod health;
 mod line;
+pub mod queue;
+pub mod room;
 mod task;
 mod trunk;
 
@@ -17,5 +19,6 @@ pub use connections::Connections;
 pub use dial::ConnectError;
 pub use dns::{Names, Resolution};
 pub use endpoint::{Endpoint, EndpointKey, Handshake, Health, ProbeReport, Target};
-pub use health::{HealthChange, Prober, probe_all};
+pub use health::{HealthChange, NoReply, Prober, Reply, ask, probe_all, probe_once};
 pub use line::{Freed, Line, LineState, Sent, Whose};
+pub use queue::{Place, Queue, Slot};

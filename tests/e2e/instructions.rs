@@ -35,7 +35,10 @@ impl Counted {
             .output()
             .expect("callgrind_control, which comes with valgrind");
         let said = String::from_utf8_lossy(&done.stdout);
-        assert!(done.status.success() && !said.contains("Error"), "callgrind_control {what}: {said}");
+        assert!(
+            done.status.success() && !said.contains("Error"),
+            "callgrind_control {what}: {said}"
+        );
     }
 }
 
@@ -80,7 +83,9 @@ fn a_request_takes_no_more_instructions_than_it_did() {
         .min()
         .unwrap();
     let each = least as f64 / f64::from(REQUESTS) / 1000.0;
-    figures::say(&format!("instructions a request, debug build: {each:.1} thousand (baseline {BASELINE})"));
+    figures::say(&format!(
+        "instructions a request, debug build: {each:.1} thousand (baseline {BASELINE})"
+    ));
     assert!(
         each <= BASELINE * TOLERANCE,
         "{each:.1} thousand instructions a request; the baseline is {BASELINE}"
@@ -109,6 +114,9 @@ fn ask(client: &mut Client<TcpStream>, times: u32) {
 
 /// The sum in a file of callgrind's.
 fn total(text: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
-    line.and_then(|count| count.trim().parse().ok()).expect("a total in callgrind's file")
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
+    line.and_then(|count| count.trim().parse().ok())
+        .expect("a total in callgrind's file")
 }

@@ -15,6 +15,7 @@
 
 mod apps;
 mod backend;
+mod engine;
 mod figures;
 mod judge;
 mod load;
@@ -24,16 +25,20 @@ mod server;
 mod wire;
 
 mod browser;
+mod containers;
 mod crash;
 mod crowd;
 mod examples;
 mod exits;
 mod faults;
 mod grpc;
+mod guard;
 mod http2;
 mod input;
 mod instructions;
 mod life;
+mod linters;
+mod names;
 mod nginx;
 mod reload;
 mod scanners;

@@ -2,6 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::print_stderr,
     unreachable_pub,
     missing_docs,
     reason = "a test panics to fail, and a test binary has no readers of its interface"
@@ -11,6 +12,7 @@ mod affinity;
 mod answers;
 mod balancer;
 mod basics;
+mod before;
 mod beside;
 mod bodies;
 mod corpus;
@@ -29,9 +31,11 @@ mod lifecycle;
 mod limits;
 mod operating;
 mod preview;
+mod queue;
 mod resilience;
 mod routing;
 mod rules;
+mod scenarios;
 mod smuggling;
 mod streams;
 mod switching;

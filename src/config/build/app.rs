@@ -9,6 +9,7 @@ use super::errors::ErrorsPart;
 use super::health::HealthPart;
 use super::origin::OriginPart;
 use super::parts::{LimitsPart, TimeoutsPart};
+use super::resilience::ResiliencePart;
 use crate::config::diagnostics::quoted;
 use crate::config::load::PemFile;
 use crate::config::model::{
@@ -93,7 +94,8 @@ impl AppBuild<'_, '_, '_, '_> {
         let limits = LimitsPart::read(&raw.limits, self.build).over(*self.limits);
         let headers = self.build.headers(&raw.headers, None);
         let errors = ErrorsPart::read(&raw.errors, self.build, self.pem).over(self.errors);
-        let services = self.services(raw, &headers);
+        let resilience = ResiliencePart::read(&raw.balance, &raw.retry, self.build);
+        let services = self.services(raw, &headers, resilience);
         if let Some(hosts) = &hosts {
             let claims = services
                 .iter()
@@ -107,6 +109,7 @@ impl AppBuild<'_, '_, '_, '_> {
         self.one_client_a_connection(raw, &services);
         let (initial, active) = self.colors(raw, &services);
         let deploy = self.build.deploy(self.name, &raw.deploy);
+        self.build.gates_ca(raw, self.pem);
         App {
             name,
             hosts: hosts.unwrap_or_default(),
@@ -122,8 +125,8 @@ impl AppBuild<'_, '_, '_, '_> {
                 streams: self.streams(&raw.drain.streams),
             },
             deploy,
-            balance: self.build.balance(&raw.balance),
-            retry: self.build.retry(&raw.retry),
+            balance: resilience.balance(),
+            retry: resilience.retry(),
             headers,
             errors: errors.over_defaults(),
             send_proxy_protocol: raw.send_proxy_protocol.as_ref().map(|at| match at.get() {
@@ -196,8 +199,13 @@ impl AppBuild<'_, '_, '_, '_> {
     }
 
     /// All services, each with the place to point at.
-    fn services(&mut self, raw: &raw::App, headers: &Headers) -> Vec<(Service, Range<usize>)> {
-        let health = HealthPart::read(&raw.health, self.build);
+    fn services(
+        &mut self,
+        raw: &raw::App,
+        headers: &Headers,
+        resilience: ResiliencePart,
+    ) -> Vec<(Service, Range<usize>)> {
+        let health = HealthPart::read(&raw.health, self.build).named_by(self.build.identities(raw));
         let timeouts = TimeoutsPart::read(&raw.timeouts, self.build);
         let tls = OriginPart::read(&raw.tls, self.build, self.pem);
         let shorthand = raw.blue.as_ref().or(raw.green.as_ref());
@@ -226,12 +234,14 @@ impl AppBuild<'_, '_, '_, '_> {
                     health: health.over_defaults(headers.fixed_host()),
                     headers: headers.clone(),
                     tls: tls.over_defaults(),
+                    balance: resilience.balance(),
+                    retry: resilience.retry(),
                 },
                 self.name.span(),
             ));
         } else {
             for (name, raw) in &raw.service {
-                let service = self.service(name, raw, (&health, timeouts, &tls), headers);
+                let service = self.service(name, raw, (&health, timeouts, &tls, resilience), headers);
                 http |= matches!(service.0.health.kind, crate::config::model::Probe::Http(_));
                 services.push(service);
             }
@@ -247,7 +257,7 @@ impl AppBuild<'_, '_, '_, '_> {
         &mut self,
         name: &At<String>,
         raw: &raw::Service,
-        (health, timeouts, tls): (&HealthPart, TimeoutsPart, &OriginPart),
+        (health, timeouts, tls, resilience): (&HealthPart, TimeoutsPart, &OriginPart, ResiliencePart),
         headers: &Headers,
     ) -> (Service, Range<usize>) {
         self.build.text(name.get(), name, values::name);
@@ -270,6 +280,7 @@ impl AppBuild<'_, '_, '_, '_> {
         let http = merged.is_http() || self.probe_unclear(Some(name.get()));
         self.build.http_only(&raw.health, http);
         let timeouts = TimeoutsPart::read(&raw.timeouts, self.build).over(timeouts);
+        let resilience = ResiliencePart::read(&raw.balance, &raw.retry, self.build).over(resilience);
         let own_tls = OriginPart::read(&raw.tls, self.build, self.pem);
         self.build.tls_unused(&raw.tls, &[&endpoints]);
         let service = Service {
@@ -281,6 +292,8 @@ impl AppBuild<'_, '_, '_, '_> {
             health: merged.over_defaults(headers.fixed_host()),
             headers,
             tls: own_tls.over(tls).over_defaults(),
+            balance: resilience.balance(),
+            retry: resilience.retry(),
         };
         (service, place)
     }

@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
-/// `[app.NAME.balance]`: which endpoint of a color a request goes to.
+/// `[…balance]`: which endpoint of a color a request goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Balance {
     /// How it is chosen.
     pub policy: BalancePolicy,
+    /// Requests that an endpoint has at once; 0 = as many as come.
+    pub max_in_flight: usize,
+    /// Requests that wait for one of them to end, for each service and color.
+    pub queue: usize,
+    /// For how long.
+    pub queue_timeout: Duration,
     /// `breaker.failures`: so many in a row eject an endpoint; 0 = never.
     pub failures: u32,
     /// `breaker.ejected`: for how long.
@@ -36,7 +42,7 @@ impl BalancePolicy {
     }
 }
 
-/// `[app.NAME.retry]`: when a request goes out once more.
+/// `[…retry]`: when a request goes out once more.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Retry {
     /// Tries in all; 1 = no retry.

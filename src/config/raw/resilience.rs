@@ -22,6 +22,15 @@ pub(in crate::config) struct Balance {
     /// Which endpoint of a color a request goes to.
     #[schemars(extend("default" = "least_request"))]
     pub(in crate::config) policy: Option<At<Policy>>,
+    /// Requests that an endpoint has at once; 0 = as many as come. Those above wait.
+    #[schemars(range(min = 0, max = 1_000_000), extend("default" = 0))]
+    pub(in crate::config) max_in_flight: Option<At<i64>>,
+    /// Requests that wait, for each service and color; more are answered 503.
+    #[schemars(range(min = 0, max = 1_000_000), extend("default" = 1000))]
+    pub(in crate::config) queue: Option<At<i64>>,
+    /// For how long; then 503.
+    #[schemars(extend("default" = "5s"))]
+    pub(in crate::config) queue_timeout: Option<At<DurationText>>,
     /// When an endpoint that fails requests is left alone.
     pub(in crate::config) breaker: Breaker,
 }

@@ -403,6 +403,8 @@ fn the_examples_load_and_the_full_one_has_every_key() {
             && !key.starts_with(".app.*.service.*.headers.")
             && !key.starts_with(".app.*.errors.")
             && !key.starts_with(".app.*.service.*.tls.")
+            && !key.starts_with(".app.*.service.*.balance.")
+            && !key.starts_with(".app.*.service.*.retry.")
             && !key.starts_with(".app.*.limits.")
             // A step by its name; what it takes is shown by others.
             && !key.starts_with(".app.*.deploy.smoke.")

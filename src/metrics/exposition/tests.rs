@@ -100,6 +100,13 @@ fn app(name: &str, endpoints: Vec<EndpointGauge>) -> AppGauges {
         mirrored: crate::metrics::Mirrored::default(),
         services: vec!["web".to_owned()],
         endpoints,
+        queues: vec![crate::metrics::QueueGauge {
+            service: "web".to_owned(),
+            color: Color::Blue,
+            waiting: 2,
+            overflowed: 5,
+            timed_out: 6,
+        }],
     }
 }
 
