@@ -12,12 +12,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("main", &["cli", "app"]),
     // The operator's side: it knows the server by the admin API alone.
     ("deploy", &["admin", "config", "rollout"]),
+    // A first config file: texts alone.
+    ("draft", &["config"]),
     ("demo", &["app", "config", "rollout"]),
     (
         "cli",
         &[
-            "app", "demo", "deploy", "admin", "control", "store", "proxy", "routing", "upstream", "config",
-            "rollout",
+            "app", "demo", "deploy", "draft", "admin", "control", "store", "proxy", "routing", "upstream",
+            "config", "rollout",
         ],
     ),
     (
@@ -41,12 +43,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Leaves: anyone may use them. Metrics have labels, so they know the words of the bottom two.
     ("metrics", &["config", "rollout"]),
     ("expr", &[]),
+    ("smoke", &["config", "rollout"]),
     ("shutdown", &[]),
     ("tls", &[]),
     ("wire", &[]),
 ];
 
-const LEAVES: &[&str] = &["expr", "metrics", "shutdown", "tls", "wire"];
+const LEAVES: &[&str] = &["expr", "metrics", "shutdown", "smoke", "tls", "wire"];
 
 const FILE_LINES_MAX: usize = 500;
 

@@ -4,6 +4,7 @@ mod args;
 mod deploy;
 mod failure;
 mod hold;
+mod init;
 mod look;
 mod operate;
 mod output;
@@ -83,6 +84,7 @@ fn parse_error(error: &clap::Error, output: &mut Output) -> Exit {
 fn dispatch(cli: &Cli, env: &dyn Fn(&str) -> Option<String>, output: &mut Output) -> Result<(), Failure> {
     match &cli.verb {
         Verb::Run(run) => server::run(run, &cli.common),
+        Verb::Init(verb) => init::init(verb, &cli.common, env, output),
         Verb::Check => server::check(&cli.common, env, output),
         Verb::Demo => server::demo(),
         Verb::Schema => server::schema(output),
@@ -109,7 +111,7 @@ async fn ask(
             return deploy::smoke(color.0, command, &cli.common, env, output).await;
         }
         Verb::Retire => return deploy::retire(&cli.common, env, output).await,
-        Verb::Rollback { start: true } => deploy::wake(&cli.common, env, output).await?,
+        Verb::Rollback { start: true, .. } => deploy::wake(&cli.common, env, output).await?,
         _ => {}
     }
     let mut remote = Remote::find(&cli.common, env, output).await?;
@@ -136,7 +138,7 @@ async fn ask(
             max_hold,
         } => hold::switch(remote, to.as_str(), run.as_deref(), *max_hold).await,
         Verb::Switch { to, .. } => operate::switch(remote, to.as_str()).await,
-        Verb::Rollback { .. } => operate::rollback(remote).await,
+        Verb::Rollback { to, .. } => operate::rollback(remote, to.as_deref()).await,
         Verb::Weight { shares } => operate::weight(remote, shares).await,
         Verb::Rollout(verb) => rollouts::rollout(remote, verb).await,
         Verb::Approve { gate, deny } => rollouts::approve(remote, gate.as_deref(), *deny).await,
@@ -155,6 +157,7 @@ async fn ask(
         | Verb::Smoke { .. }
         | Verb::Retire
         | Verb::Run(_)
+        | Verb::Init(_)
         | Verb::Check
         | Verb::Demo
         | Verb::Schema

@@ -202,7 +202,7 @@ impl State {
                 to: Wanted::Color(color),
                 ..
             } => color,
-            Intent::Switch { .. } | Intent::Rollback { .. } => from.other(),
+            Intent::Switch { .. } | Intent::Rollback { .. } | Intent::RollbackTo { .. } => from.other(),
             _ => from,
         };
         let switch = matches!(ask.intent, Intent::Switch { .. });
@@ -262,6 +262,7 @@ fn app(name: &str) -> AppView {
         bake: None,
         rollout: None,
         file_wants: None,
+        standby_until: None,
         rollback: Err("green was never active".to_owned()),
         degraded: None,
         spilled: 0,
@@ -314,6 +315,7 @@ pub(crate) fn probe(color: Color, healthy: bool) -> Probe {
             } else {
                 "body: db\u{1b}[31m down".to_owned()
             },
+            named: None,
             at: at(),
         },
     }

@@ -90,6 +90,7 @@ impl Controller {
             bake: state.bake.as_ref().map(Into::into),
             rollout: self.rollout_view(name, state),
             file_wants: file_wants.filter(|color| *color != state.active),
+            standby_until: self.standby_until(name, state),
             rollback: self.rollback_now(slot, name),
             degraded: slot.degraded.clone(),
             spilled: route.spilled.load(Relaxed),
@@ -269,7 +270,7 @@ fn queue_gauges(route: &AppRoute) -> Vec<QueueGauge> {
         .collect()
 }
 
-fn mirrored(counts: &BesideCounts) -> Mirrored {
+pub(super) fn mirrored(counts: &BesideCounts) -> Mirrored {
     Mirrored {
         same: counts.same.load(Relaxed),
         different: counts.different.load(Relaxed),

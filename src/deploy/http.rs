@@ -1,14 +1,16 @@
-//! One HTTP/1.1 request of ours, its answer bounded in size and time: for smoke probes and webhooks.
+//! One request of ours, its answer bounded in size and time: for smoke probes and webhooks.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use super::door::Door;
+use crate::tls::{self, Transport};
 
 /// Bytes of an answer's body that are read.
 const BODY_MAX: usize = 1 << 20;
@@ -22,21 +24,29 @@ pub(super) struct Answer {
     pub took: Duration,
 }
 
-/// Send it to `HOST:PORT` or `unix:PATH`, on a connection of its own.
+/// Send it through a door, on a connection of its own.
 ///
 /// # Errors
 /// In words: no connection, a broken answer, too much of it, not in time.
 pub(super) async fn send(
-    address: &str,
+    door: &Door,
     request: Request<Full<Bytes>>,
     within: Duration,
 ) -> Result<Answer, String> {
     let began = Instant::now();
     let exchange = async {
-        match address.strip_prefix("unix:") {
-            Some(path) => talk(connected(UnixStream::connect(path).await)?, request).await,
-            None => talk(connected(TcpStream::connect(address).await)?, request).await,
-        }
+        let transport = door.open().await?;
+        let answer = match door.http2 {
+            true => over_http2(transport, request).await,
+            false => over_http1(transport, request).await,
+        };
+        let broken = |error: hyper::Error| {
+            tls::refusal(&error).unwrap_or_else(|| format!("the connection broke: {error}"))
+        };
+        let (head, body) = answer.map_err(broken)?.into_parts();
+        let body = Limited::new(body, BODY_MAX).collect().await;
+        let body = body.map_err(|error| format!("the answer's body broke off: {error}"))?;
+        Ok((head.status, head.headers, body.to_bytes()))
     };
     let (status, headers, body) = tokio::time::timeout(within, exchange)
         .await
@@ -49,36 +59,33 @@ pub(super) async fn send(
     })
 }
 
-fn connected<S>(stream: std::io::Result<S>) -> Result<S, String> {
-    stream.map_err(|error| match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        _ => error.to_string(),
-    })
-}
-
-async fn talk<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, HeaderMap, Bytes), String>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let broken = |error: hyper::Error| format!("the connection broke: {error}");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+async fn over_http1(
+    transport: Transport,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, hyper::Error> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(transport)).await?;
     // Ends with the answer's body: the sender is dropped before.
     tokio::spawn(connection);
-    let answer = sender.send_request(request).await.map_err(broken)?;
-    drop(sender);
-    let (head, body) = answer.into_parts();
-    let body = Limited::new(body, BODY_MAX).collect().await;
-    let body = body.map_err(|error| format!("the answer's body broke off: {error}"))?;
-    Ok((head.status, head.headers, body.to_bytes()))
+    sender.send_request(request).await
 }
 
-/// The beginning of a body, on one line.
-pub(super) fn start_of(body: &[u8]) -> String {
-    const SHOWN: usize = 300;
-    let text = String::from_utf8_lossy(&body[..body.len().min(SHOWN)]);
-    let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if body.len() > SHOWN {
-        text.push('…');
+/// Fields of the connection and `Host` have no place in HTTP/2 (RFC 9113 §8.2.2, §8.3.1).
+async fn over_http2(
+    transport: Transport,
+    mut request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, hyper::Error> {
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let host = request.headers().get(header::HOST);
+    let whole = Uri::builder()
+        .scheme("http")
+        .authority(host.map_or(&b"localhost"[..], HeaderValue::as_bytes))
+        .path_and_query(path);
+    if let Ok(uri) = whole.build() {
+        *request.uri_mut() = uri;
     }
-    text
+    request.headers_mut().remove(header::CONNECTION);
+    request.headers_mut().remove(header::HOST);
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(transport)).await?;
+    tokio::spawn(connection);
+    sender.send_request(request).await
 }

@@ -45,6 +45,10 @@ impl Wish {
     /// `plain`: it has no body, wants no other protocol, and is a client's.
     pub(super) fn of(worker: &Worker, lane: &Lane, head: &Parts, plain: bool) -> Option<Self> {
         let beside = lane.settings.beside.as_ref().filter(|_| plain)?;
+        if let Some(recent) = &beside.recent {
+            let target = head.uri.path_and_query().map(|target| target.as_str());
+            recent.passes(worker.ids.noise(), &head.method, target, &head.headers);
+        }
         let skew = beside.covers(&head.method, head.uri.path());
         let mirror = beside.mirror.as_ref().and_then(|mirror| {
             let drawn = worker.ids.noise() % 100 < u64::from(mirror.percent);
@@ -140,7 +144,7 @@ async fn ask_again(
     head: Parts,
 ) -> Option<Answered> {
     let begun = Instant::now();
-    let mut line = line_for(worker, exchange, &lane, true, false).await.ok()?;
+    let mut line = line_for(worker, exchange, &lane, begun, true, false).await.ok()?;
     let request = Request::from_parts(head, RequestBody::none());
     let (answer, _) = send(worker, exchange, &lane, &mut line, request, None)
         .await
@@ -234,7 +238,8 @@ async fn mirror(worker: Rc<Worker>, lane: Arc<Lane>, claim: Claim, copy: Copied,
     } = copy;
     let patience = lane.settings.timeouts.first_byte;
     let asking = async {
-        let mut line = line_to(&worker, claim.endpoint(), &lane, || client, true, false)
+        let begun = Instant::now();
+        let mut line = line_to(&worker, claim.endpoint(), &lane, || client, begun, true, false)
             .await
             .ok()?;
         line.carries(claim.gate());
@@ -250,7 +255,7 @@ async fn mirror(worker: Rc<Worker>, lane: Arc<Lane>, claim: Claim, copy: Copied,
                 return Some(());
             }
         }
-        worker.keep_line(line, lane.settings.timeouts.upstream_idle);
+        worker.keep_line(line, Instant::now(), lane.settings.timeouts.upstream_idle);
         Some(())
     };
     let asked = tokio::time::timeout(patience, asking).await;

@@ -90,11 +90,13 @@ pub enum Note {
     RolloutAt,
     /// A rollout's last step is in force, and was no switch.
     RolloutDone,
+    /// The standby has been kept for as long as the file wants.
+    StandbyOver,
 }
 
 impl Note {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Judged,
         Self::Gated,
         Self::BakePassed,
@@ -102,6 +104,7 @@ impl Note {
         Self::BakeBlocked,
         Self::RolloutAt,
         Self::RolloutDone,
+        Self::StandbyOver,
     ];
 
     /// The verb in history, events and journal.
@@ -115,6 +118,7 @@ impl Note {
             Self::BakeBlocked => "rollback blocked",
             Self::RolloutAt => "rollout at",
             Self::RolloutDone => "rollout done",
+            Self::StandbyOver => "standby over",
         }
     }
 
@@ -231,6 +235,11 @@ pub fn apply(state: &AppState, command: &Command, now: Timestamp) -> Result<Tran
     match &command.change {
         Change::Switch { to, facts, force } => step.switch(*to, facts, *force),
         Change::Rollback { facts, ignore_health } => step.rollback(facts, *ignore_health),
+        Change::RollbackTo {
+            past,
+            facts,
+            ignore_health,
+        } => step.rollback_to(past, facts, *ignore_health),
         Change::Revert { of } => Ok(step.revert(*of)),
         Change::Weight {
             color,
@@ -329,7 +338,7 @@ impl Step<'_> {
         next.colors[to.other()].left = true;
     }
 
-    fn end_candidacy(&self) -> Transition {
+    pub(super) fn end_candidacy(&self) -> Transition {
         let color = self.state.standby();
         let mut next = self.next();
         self.take_over(&mut next);

@@ -122,6 +122,15 @@ impl Site {
             .unwrap_or_else(|end| panic!("cutover did not start: exit {:?}\n{}", end.code, end.stderr))
     }
 
+    /// Start with more in its environment.
+    pub fn run_with(&self, environment: &[(&str, &str)]) -> Server {
+        let config = self.config();
+        let mut command = Command::new(binary());
+        command.envs(environment.iter().copied());
+        self.launch_by(command, &["run".as_ref(), "-c".as_ref(), config.as_os_str()])
+            .unwrap_or_else(|end| panic!("cutover did not start: exit {:?}\n{}", end.code, end.stderr))
+    }
+
     fn launch_by(&self, mut command: Command, args: &[&std::ffi::OsStr]) -> Result<Server, Ended> {
         clean(&mut command).args(args).current_dir(self.path());
         let mut child = command

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::judge::{Figures, Sides, Watchdog, ask};
+use super::judge::{Figures, Sides, Watchdog, ask, lately};
 use super::{BEFORE, WINDOW};
 use crate::config::{Guard, WINDOW_WORDS};
 use crate::expr::Condition;
-use crate::metrics::{PoolCells, Sample, Windows};
+use crate::metrics::{Mirrored, PoolCells, Sample, Windows};
 use crate::rollout::Baseline;
 
 fn guard(lines: &str) -> Guard {
@@ -42,6 +42,7 @@ fn sides(candidate: Figures, baseline: Figures) -> Sides {
         app: candidate.clone(),
         candidate,
         baseline,
+        ..Sides::default()
     }
 }
 
@@ -68,6 +69,51 @@ fn a_condition_counts_when_it_held_often_enough_in_a_row() {
         why.contains("fail 3 of 3") && why.contains("candidate.error_rate > 0.05"),
         "{why}"
     );
+}
+
+#[test]
+fn a_service_that_few_ask_for_is_not_lost_in_the_rest() {
+    let guard = guard("");
+    let service = |candidate, baseline| vec![("api".to_owned(), sides(candidate, baseline))];
+    let well = sides(figures(6000, 60, Some(0.1)), figures(6000, 60, Some(0.1)));
+    let evaluate = |dog: &mut Watchdog, services: &[(String, Sides)]| {
+        let mut round = dog.evaluate(&guard, &well);
+        assert_eq!(round.trip, None, "all of it is well");
+        dog.evaluate_services(&guard, services, &mut round);
+        round
+    };
+    for (candidate, baseline, trips) in [
+        // Nearly all fails: as few as anywhere will do.
+        (figures(60, 60, None), figures(60, 0, None), true),
+        (figures(40, 40, None), figures(60, 0, None), false),
+        // Some fail: not believed of a few.
+        (figures(100, 10, None), figures(1000, 0, None), false),
+        (figures(600, 60, None), figures(1000, 0, None), true),
+        // It has always been so.
+        (figures(600, 60, None), figures(1000, 90, None), false),
+        (figures(600, 0, Some(0.9)), figures(1000, 0, Some(0.3)), true),
+        // It has always been slow.
+        (figures(600, 0, Some(0.9)), figures(1000, 0, Some(0.8)), false),
+    ] {
+        let mut dog = Watchdog::default();
+        let services = service(candidate.clone(), baseline);
+        for _ in 0..2 {
+            assert_eq!(evaluate(&mut dog, &services).trip, None);
+        }
+        let round = evaluate(&mut dog, &services);
+        assert_eq!(round.trip.is_some(), trips, "{candidate:?}: {}", round.text);
+        assert!(!trips || round.trip.unwrap().starts_with("service api: `candidate."));
+    }
+    // Counts are of the app as a whole.
+    let whole = self::guard("rollback_when = ['candidate.requests > 10 && candidate.error_rate > 0.5']");
+    let mut round = Watchdog::default().evaluate(&whole, &well);
+    let before = round.clone();
+    Watchdog::default().evaluate_services(
+        &whole,
+        &service(figures(900, 900, None), figures(9, 0, None)),
+        &mut round,
+    );
+    assert_eq!(round, before);
 }
 
 #[test]
@@ -106,6 +152,42 @@ fn counts_and_weights_need_no_minimum() {
     ] {
         assert_eq!(ask(&condition(source), sides, 50).holds, holds, "{source}");
     }
+}
+
+#[test]
+fn what_the_standby_made_of_copies_can_be_asked_for() {
+    let mut few = Sides::default();
+    few.mirror.counts = Mirrored {
+        same: 30,
+        ..Mirrored::default()
+    };
+    let found = ask(&condition("mirror.difference_rate < 0.01"), &few, 50);
+    assert_eq!(found.lacks.as_deref(), Some("mirror has 30 of 50 requests"));
+    let mut many = Sides::default();
+    many.mirror.counts = Mirrored {
+        same: 90,
+        different: 4,
+        failed: 6,
+        dropped: 1000,
+        active_micros: 100,
+        standby_micros: 250,
+    };
+    for (source, holds) in [
+        ("mirror.requests == 100 && mirror.failed == 6", true),
+        (
+            "mirror.difference_rate < 0.05 && mirror.failure_rate > 0.05",
+            true,
+        ),
+        ("mirror.slowdown < 2.0", false),
+    ] {
+        let found = ask(&condition(source), &many, 50);
+        assert_eq!(found.holds, Some(holds), "{source}: {}", found.values);
+    }
+    assert!(
+        ask(&condition("mirror.slowdown < 2.0"), &many, 50)
+            .values
+            .contains("mirror.slowdown 2.5 (n 100")
+    );
 }
 
 /// vcci (systems.md): below 10 % of traffic drop green; 10 to 50 % roll back at once; above that roll back, else
@@ -264,7 +346,10 @@ fn bake(
         }
         let timed = windows.over(now, WINDOW, Some(start + guard.grace));
         let own = Figures::of(&windows.over(now, WINDOW, Some(start)), &timed, 100);
-        if dog.evaluate(guard, &sides(own, baseline.clone())).trip.is_some() {
+        let lately = |since| windows.over(now, lately(guard), Some(since));
+        let now = Figures::of(&lately(start), &lately(start + guard.grace), 100);
+        let (own, now) = (sides(own, baseline.clone()), sides(now, baseline.clone()));
+        if dog.evaluate_both(guard, &own, &now).trip.is_some() {
             return Some(second);
         }
     }
@@ -345,8 +430,18 @@ fn a_burst_of_errors_at_200_a_second_trips_with_the_third_evaluation() {
     let kinds: Vec<Vec<Sample>> = [fine, Traffic { errors: 0.3, ..fine }]
         .map(|kind| seconds(&mut random, kind, 60))
         .into();
+    let bound = u64::from(guard.evaluations) * guard.every.as_secs();
     let tripped = bake(&guard, &mut random, &kinds[0], &|_| 1, &kinds).unwrap();
-    assert_eq!(tripped, u64::from(guard.evaluations) * guard.every.as_secs());
+    assert_eq!(tripped, bound);
+    // Also when it was well for minutes: what was good does not thin out what is bad now.
+    for turns in 100..105 {
+        let after = |second: u64| usize::from(second > turns);
+        let tripped = bake(&guard, &mut random, &kinds[0], &after, &kinds).unwrap();
+        assert!(
+            tripped > turns && tripped - turns <= bound + 1,
+            "{turns}: {tripped}"
+        );
+    }
 }
 
 #[test]
