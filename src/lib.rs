@@ -17,6 +17,7 @@ pub mod proxy;
 pub mod rollout;
 pub mod routing;
 pub mod shutdown;
+mod smoke;
 pub mod store;
 pub mod tls;
 pub mod upstream;

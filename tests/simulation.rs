@@ -1,6 +1,6 @@
 //! Random commands, right and wrong, against the pure machine and the journal, with the invariants checked after
 //! every step. What failed is repeated by `CUTOVER_SEED=N cargo test --test simulation`; how many sequences run is
-//! `CUTOVER_SIMULATIONS`.
+//! `CUTOVER_SIMULATIONS`, or 100,000 with `CUTOVER_E2E=full`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test panics to fail")]
 
@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use cutover::rollout::{
     Actor, AppState, Applied, BakePhase, Baseline, ByColor, Change, Color, Command, FileEndpoints,
-    HealthFacts, Note, Pause, Rejection, RolloutChange, RolloutStep, TRAIL_MAX, Transition, Trigger, Watch,
-    Weight, apply,
+    HealthFacts, Note, Past, Pause, Rejection, RolloutChange, RolloutStep, TRAIL_MAX, Transition, Trigger,
+    Watch, Weight, apply, bucket_of_key, is_candidate, may_fail_over,
 };
 use cutover::store::{Entry, Event, Journal, state_from_json, state_to_json};
 use jiff::{SignedDuration, Timestamp};
 
 const SEQUENCES: u64 = 2_000;
 const STEPS: u64 = 120;
+
+/// So many times as much with `CUTOVER_E2E=full`: 100,000 sequences.
+const FULL: u64 = 50;
 
 #[test]
 fn the_machine_keeps_its_invariants() {
@@ -133,7 +136,9 @@ fn run(default: u64, sequence: impl Fn(u64)) {
     if let Some(seed) = number("CUTOVER_SEED") {
         return sequence(seed);
     }
-    for seed in 0..number("CUTOVER_SIMULATIONS").unwrap_or(default) {
+    let full = std::env::var("CUTOVER_E2E").is_ok_and(|size| size == "full");
+    let count = if full { default * FULL } else { default };
+    for seed in 0..number("CUTOVER_SIMULATIONS").unwrap_or(count) {
         let shown = Shown(seed);
         sequence(seed);
         std::mem::forget(shown);
@@ -183,6 +188,10 @@ struct World {
     file: ByColor<FileEndpoints>,
     /// The last change of the active color, if nothing but rollbacks came since.
     rolled_back: bool,
+    /// Who moved all traffic last, as the history says it.
+    last_move: Option<Trigger>,
+    /// Clients, by the keys that affinity knows them by.
+    clients: [[u8; 8]; 24],
 }
 
 impl World {
@@ -191,6 +200,8 @@ impl World {
         let now = Timestamp::from_second(1_700_000_000).unwrap();
         Self {
             state: AppState::first(dice.color(), now),
+            last_move: None,
+            clients: std::array::from_fn(|_| dice.next().to_le_bytes()),
             dice,
             now,
             file: ByColor::from_fn(|color| [("web".to_owned(), vec![format!("{color}:1")])].into()),
@@ -203,11 +214,72 @@ impl World {
         if self.dice.one_in(10) {
             self.crash();
         }
-        let command = self.command();
+        let command = match self.dice.one_in(12) {
+            true => self.lights_out()?,
+            false => self.command(),
+        };
         match self.try_apply(&command) {
             Ok(Transition::Changed(_, applied)) => Some(Event::Changed(applied)),
             Ok(Transition::Noted(_, note)) => Some(Event::Noted(note)),
             _ => None,
+        }
+    }
+
+    /// The active color has nothing healthy, and the standby is: what the driver of failovers asks for, if it may.
+    fn lights_out(&mut self) -> Option<Command> {
+        if !may_fail_over(&self.state, self.last_move) {
+            return None;
+        }
+        assert_ne!(self.last_move, Some(Trigger::Failover), "tennis");
+        assert!(
+            self.state.hold.is_none() && self.state.maintenance.is_none(),
+            "an operator decides"
+        );
+        let mut facts = HealthFacts::good();
+        // Now and then somebody changes the app between the look and the command.
+        let seen = self.state.generation - u64::from(self.dice.one_in(4) && self.state.generation > 1);
+        facts.judged_in = Some(seen);
+        Some(Command {
+            app: "web".to_owned(),
+            change: Change::Switch {
+                to: self.state.standby(),
+                facts,
+                force: false,
+            },
+            expect_generation: Some(seen),
+            by: Actor {
+                name: "failover".to_owned(),
+                trigger: Trigger::Failover,
+            },
+            reason: String::new(),
+            idempotency_key: None,
+        })
+    }
+
+    /// Who goes to the candidate: the same keys in the same state are the same clients, always.
+    fn candidates(&self, state: &AppState) -> Vec<bool> {
+        let of = |key: &[u8; 8]| is_candidate(bucket_of_key(state.salt, key), state.weight);
+        self.clients.iter().map(of).collect()
+    }
+
+    /// A share that begins has a salt of its own; while it lasts, more of it only moves clients forward, less only back.
+    fn check_clients(&self, before: &AppState, next: &AppState, told: &str) {
+        let begins = before.weight == Weight::ZERO && next.weight > Weight::ZERO;
+        assert_eq!(
+            next.salt != before.salt,
+            begins,
+            "a new salt, and only where a share begins: {told}"
+        );
+        if begins || before.active != next.active {
+            return;
+        }
+        let (was, is) = (self.candidates(before), self.candidates(next));
+        for (was, is) in was.into_iter().zip(is) {
+            let forward = next.weight >= before.weight;
+            assert!(
+                if forward { !was || is } else { was || !is },
+                "a client went the other way: {told}"
+            );
         }
     }
 
@@ -217,6 +289,11 @@ impl World {
         let back = state_from_json(&json).unwrap();
         assert_eq!(back, self.state, "{json}");
         assert_eq!(state_to_json(&back), json);
+        assert_eq!(
+            self.candidates(&back),
+            self.candidates(&self.state),
+            "a restart moves nobody"
+        );
     }
 
     fn command(&mut self) -> Command {
@@ -237,7 +314,12 @@ impl World {
     }
 
     fn change(&mut self) -> Change {
-        match self.dice.below(26) {
+        match self.dice.below(28) {
+            26..=27 => Change::RollbackTo {
+                past: self.past(),
+                facts: self.facts(),
+                ignore_health: self.dice.one_in(6),
+            },
             16..=18 => self.guard(),
             19..=25 => Change::Rollout(self.rollout()),
             0..=3 => Change::Switch {
@@ -273,6 +355,17 @@ impl World {
             }),
             14 => self.set_endpoints(),
             _ => self.reload(),
+        }
+    }
+
+    /// Some time, mostly one that was.
+    fn past(&mut self) -> Past {
+        match self.dice.below(3) {
+            0 => Past::Revision(format!("v{}", self.dice.below(3))),
+            _ => Past::Generation {
+                at: 1 + self.dice.below(self.state.generation + 1),
+                color: self.dice.color(),
+            },
         }
     }
 
@@ -427,6 +520,10 @@ impl World {
             let told = format!("{command:?}\nfrom {before:?}\nto {next:?}");
             check_state(next, &told);
             check_change(&before, next, command, *applied, self.now, &told);
+            self.check_clients(&before, next, &told);
+            if applied.moved().is_some() {
+                self.last_move = Some(command.by.trigger);
+            }
             self.state = next.clone();
         }
         if let Ok(Transition::Noted(next, _)) = &result {
@@ -669,6 +766,24 @@ fn check_gates(before: &AppState, next: &AppState, command: &Command, told: &str
                 let is = (next.active, before.colors[next.active].incarnation);
                 assert!(*ignore_health || target == Some(is), "another deployment: {told}");
             }
+        }
+        Change::RollbackTo {
+            facts, ignore_health, ..
+        } => {
+            assert!(!gained || facts.reachable || *ignore_health, "{told}");
+            if next.active == before.active {
+                assert_eq!(next.weight, Weight::ZERO, "{told}");
+                return;
+            }
+            let at = next.trail.len();
+            assert_eq!(
+                next.trail[..],
+                before.trail[..at],
+                "the way back is what is left of it: {told}"
+            );
+            let target = &before.trail[at];
+            let same = target.incarnation == before.colors[next.active].incarnation;
+            assert!(target.color == next.active && (same || *ignore_health), "{told}");
         }
         Change::Revert { of } => {
             assert_eq!(*of, before.generation, "{told}");

@@ -41,12 +41,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Leaves: anyone may use them. Metrics have labels, so they know the words of the bottom two.
     ("metrics", &["config", "rollout"]),
     ("expr", &[]),
+    ("smoke", &["config", "rollout"]),
     ("shutdown", &[]),
     ("tls", &[]),
     ("wire", &[]),
 ];
 
-const LEAVES: &[&str] = &["expr", "metrics", "shutdown", "tls", "wire"];
+const LEAVES: &[&str] = &["expr", "metrics", "shutdown", "smoke", "tls", "wire"];
 
 const FILE_LINES_MAX: usize = 500;
 

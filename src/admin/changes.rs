@@ -12,7 +12,7 @@ use super::request::{Sent, color, duration, meant, words};
 use super::routes::Door;
 use super::show;
 use crate::config::Aim;
-use crate::control::{Ask, ExplainRequest, Intent, Refusal, Wanted};
+use crate::control::{Ask, Before, ExplainRequest, Intent, Refusal, Wanted};
 use crate::rollout::Color;
 
 /// How long a hold lasts when nobody says.
@@ -50,8 +50,16 @@ pub(super) fn target(name: &str) -> Result<Wanted, Problem> {
 }
 
 pub(super) async fn rollback(sent: Sent<dto::RollBack>) -> Result<Response, Problem> {
-    let intent = Intent::Rollback {
-        ignore_health: sent.body.ignore_health,
+    let ignore_health = sent.body.ignore_health;
+    let intent = match &sent.body.to {
+        None => Intent::Rollback { ignore_health },
+        Some(past) => Intent::RollbackTo {
+            past: match past {
+                dto::Past::Generation(at) => Before::Generation(*at),
+                dto::Past::Revision(revision) => Before::Revision(revision.clone()),
+            },
+            ignore_health,
+        },
     };
     let ask = sent.ask(intent, &sent.body.reason, sent.body.dry_run)?;
     change(&sent.door, ask).await

@@ -585,12 +585,24 @@ pub struct Switch {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RollBack {
+    /// Not to the color before, but to what was active at a generation (a number), or with a revision (a text).
+    pub to: Option<Past>,
     /// Although the target cannot be reached or was redeployed.
     pub ignore_health: bool,
     /// Why.
     pub reason: String,
     /// Say what would happen, and do nothing.
     pub dry_run: bool,
+}
+
+/// Where a rollback goes.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Past {
+    /// What was active at this generation.
+    Generation(u64),
+    /// The last time that this revision was active.
+    Revision(String),
 }
 
 /// `POST /v1/apps/{app}/weight`: one color, or both adding to 100.

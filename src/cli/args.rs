@@ -128,6 +128,9 @@ pub(super) enum Verb {
         /// First start it, with the `start` of the config file, and wait until it is healthy
         #[arg(long)]
         start: bool,
+        /// To what was active at a generation (41, g41) or with a revision, if that is still warm
+        #[arg(long, value_name = "GENERATION|REVISION", conflicts_with = "start")]
+        to: Option<String>,
     },
     /// Give a color a share of the traffic; the other gets the rest
     Weight {

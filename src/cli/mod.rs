@@ -109,7 +109,7 @@ async fn ask(
             return deploy::smoke(color.0, command, &cli.common, env, output).await;
         }
         Verb::Retire => return deploy::retire(&cli.common, env, output).await,
-        Verb::Rollback { start: true } => deploy::wake(&cli.common, env, output).await?,
+        Verb::Rollback { start: true, .. } => deploy::wake(&cli.common, env, output).await?,
         _ => {}
     }
     let mut remote = Remote::find(&cli.common, env, output).await?;
@@ -136,7 +136,7 @@ async fn ask(
             max_hold,
         } => hold::switch(remote, to.as_str(), run.as_deref(), *max_hold).await,
         Verb::Switch { to, .. } => operate::switch(remote, to.as_str()).await,
-        Verb::Rollback { .. } => operate::rollback(remote).await,
+        Verb::Rollback { to, .. } => operate::rollback(remote, to.as_deref()).await,
         Verb::Weight { shares } => operate::weight(remote, shares).await,
         Verb::Rollout(verb) => rollouts::rollout(remote, verb).await,
         Verb::Approve { gate, deny } => rollouts::approve(remote, gate.as_deref(), *deny).await,

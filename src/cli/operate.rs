@@ -23,8 +23,13 @@ pub(super) async fn switch(remote: &mut Remote<'_>, to: &str) -> Result<(), Fail
     settle(remote, &outcome).await
 }
 
-pub(super) async fn rollback(remote: &mut Remote<'_>) -> Result<(), Failure> {
-    let body = json!({ "ignore_health": remote.common.ignore_health });
+pub(super) async fn rollback(remote: &mut Remote<'_>, to: Option<&str>) -> Result<(), Failure> {
+    let mut body = json!({ "ignore_health": remote.common.ignore_health });
+    if let Some(to) = to {
+        // `g41` as the ETag has it, or the bare number of the history; all else is a revision.
+        let number = to.strip_prefix('g').unwrap_or(to).parse::<u64>();
+        body["to"] = number.map_or_else(|_| Value::from(to), Value::from);
+    }
     let outcome = change(remote, "/rollback", body).await?;
     settle(remote, &outcome).await
 }

@@ -14,7 +14,7 @@ use super::{run, tables};
 use crate::admin::testing::{SECRETS, Server};
 use crate::admin::{Exit, dto};
 use crate::control::fake::probe;
-use crate::control::{Intent, Refusal, Wanted};
+use crate::control::{Before, Intent, Refusal, Wanted};
 use crate::rollout::{Color, Trigger};
 
 #[derive(Clone, Default)]
@@ -442,6 +442,20 @@ fn every_verb_asks_for_what_it_says() {
         (
             "rollback --ignore-health --reason x",
             Intent::Rollback { ignore_health: true },
+        ),
+        (
+            "rollback --to g41",
+            Intent::RollbackTo {
+                past: Before::Generation(41),
+                ignore_health: false,
+            },
+        ),
+        (
+            "rollback --to v1.2",
+            Intent::RollbackTo {
+                past: Before::Revision("v1.2".to_owned()),
+                ignore_health: false,
+            },
         ),
         (
             "weight green=10 blue=90",

@@ -454,6 +454,7 @@ fn service(key: &str, service: &Service, above: &App) -> Flat {
             WhenLast::Refuse => "503",
         },
     );
+    flat.put(&key("health.identity"), health.identity.is_some());
     match &health.kind {
         Probe::Tcp => flat.put(&key("health.kind"), "tcp"),
         Probe::Grpc(probe) => {

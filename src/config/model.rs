@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::policy::{Notify, Policy, Requirement};
+use super::policy::{Notify, Policy, Requirement, RevisionBy};
 use crate::rollout::{ByColor, Color};
 use crate::tls;
 use crate::wire::preamble;
@@ -26,7 +26,7 @@ pub use docker::Docker;
 pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
 pub use resilience::{Balance, BalancePolicy, Retry};
 pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
-pub use traffic::{AffinityKey, Aim, Hold, Mirror, Preview, SkewPath, Traffic};
+pub use traffic::{AffinityKey, Aim, Hold, Mirror, Preview, SkewPath, Traffic, Warmup};
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -487,6 +487,10 @@ pub struct Health {
     pub fall: u32,
     /// What the last endpoint of the active color does when it fails.
     pub last: WhenLast,
+    /// `identity`: where the answer must name the announced revision, if one was announced.
+    pub identity: Option<RevisionBy>,
+    /// The announced revision. The file never has one: the control plane puts it in.
+    pub revision: Option<String>,
 }
 
 impl PartialEq for Health {
@@ -498,6 +502,8 @@ impl PartialEq for Health {
             self.rise,
             self.fall,
             self.last,
+            &self.identity,
+            &self.revision,
         ) == (
             &other.kind,
             other.interval,
@@ -505,6 +511,8 @@ impl PartialEq for Health {
             other.rise,
             other.fall,
             other.last,
+            &other.identity,
+            &other.revision,
         )
     }
 }

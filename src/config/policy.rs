@@ -1,8 +1,10 @@
 //! What guards a switch, as the program uses it: gates before it, the guard after it, rollouts, and who is told.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::model::EndpointAddress;
 use crate::expr::{Condition, Type, Vocabulary};
 use crate::rollout::RolloutStep;
 
@@ -20,9 +22,24 @@ const COLOR: Type = Type::Record(&[
     ("connect_errors", Type::Int),
 ]);
 
+/// What conditions know of copies that the standby was sent (`[app.NAME.mirror]`).
+const MIRROR: Type = Type::Record(&[
+    ("requests", Type::Int),
+    ("different", Type::Int),
+    ("failed", Type::Int),
+    ("difference_rate", Type::Double),
+    ("failure_rate", Type::Double),
+    ("slowdown", Type::Double),
+]);
+
 /// The variables of conditions over the windows. `candidate` is the color moved to, `baseline` the color moved from,
-/// `app` both together.
-pub const WINDOW_WORDS: &Vocabulary = &[("candidate", COLOR), ("baseline", COLOR), ("app", COLOR)];
+/// `app` both together, `mirror` what the standby made of copies.
+pub const WINDOW_WORDS: &Vocabulary = &[
+    ("candidate", COLOR),
+    ("baseline", COLOR),
+    ("app", COLOR),
+    ("mirror", MIRROR),
+];
 
 /// `[app.NAME.guard]`: what watches after a switch.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,15 +125,19 @@ pub enum OnTimeout {
     Rollback,
 }
 
-/// `http://HOST[:PORT]/PATH`, taken apart.
+/// `http://HOST[:PORT]/PATH`, or `https://`, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     /// As it is shown: without user, password and query.
     pub shown: String,
     /// Where to connect: `host:port`.
     pub authority: String,
+    /// The same as an endpoint: with what is spoken there.
+    pub endpoint: EndpointAddress,
     /// What is asked for: path and query.
     pub target: String,
+    /// `ca`: who signs its certificate; `None`: the system's authorities say.
+    pub ca: Option<PathBuf>,
 }
 
 /// What a switch needs.
@@ -126,6 +147,8 @@ pub enum Requirement {
     Healthy,
     /// The target's endpoints answer with the revision that was announced.
     Identity,
+    /// The smoke probes of `[[app.NAME.deploy.smoke]]` pass.
+    Smoke,
     /// A gate of the app.
     Gate(String),
 }
@@ -137,6 +160,7 @@ impl Requirement {
         match self {
             Self::Healthy => "healthy",
             Self::Identity => "identity",
+            Self::Smoke => "smoke",
             Self::Gate(name) => name,
         }
     }
@@ -169,8 +193,26 @@ pub struct Policy {
     pub guard: Guard,
     /// `[app.NAME.rollout]`, or its defaults.
     pub rollout: RolloutPlan,
-    /// `revision_header`: the answer header that names the revision, in lower case.
-    pub revision_header: Option<String>,
+    /// Where the app says which revision it is.
+    pub revision_by: Option<RevisionBy>,
+}
+
+/// Where an app says which revision it is: `revision_header` or `revision_json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RevisionBy {
+    /// In this header of its answers, in lower case.
+    Header(String),
+    /// At this JSON pointer (RFC 6901) of its health page.
+    Json(String),
+}
+
+impl std::fmt::Display for RevisionBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Header(name) => f.write_str(name),
+            Self::Json(pointer) => write!(f, "JSON {pointer}"),
+        }
+    }
 }
 
 /// `[[notify]]`: who is told.

@@ -20,7 +20,7 @@ use toml::Spanned;
 pub(super) use docker::Docker;
 pub(super) use edge::{Errors, IdFrom, Problem, ProxyVersion, Respond, Trace};
 pub(super) use resilience::{Balance, Policy, Retry};
-pub(super) use traffic::{Affinity, Aim, Failover, Hold, Mirror, Preview, Rule, RuleColor, Skew};
+pub(super) use traffic::{Affinity, Aim, Failover, Hold, Mirror, Preview, Rule, RuleColor, Skew, Warmup};
 
 /// A value and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -370,14 +370,18 @@ pub(super) struct App {
     pub(super) guard: policy::Guard,
     /// A switch in steps.
     pub(super) rollout: Option<policy::Rollout>,
-    /// The answer header in which the app names its revision; for the gate `identity`.
+    /// The answer header in which the app names its revision.
     pub(super) revision_header: Option<At<String>>,
+    /// In place of the header: a JSON pointer into the health page.
+    pub(super) revision_json: Option<At<String>>,
     /// Whether the standby takes over from a dead color by itself.
     pub(super) failover: Failover,
     /// Assets of the other version.
     pub(super) skew: Skew,
     /// Copies of requests for the standby.
     pub(super) mirror: Mirror,
+    /// What a color is asked for before it gets traffic.
+    pub(super) warmup: Warmup,
     /// What may wait during a hold.
     pub(super) hold: Hold,
 }
@@ -497,6 +501,30 @@ pub(super) struct Health {
     /// What the last endpoint of the active color does when it fails.
     #[schemars(extend("default" = "serve"))]
     pub(super) last: Option<At<Last>>,
+    /// The answer must name the announced revision: "auto" = where the app says how it does.
+    #[schemars(extend("default" = "auto"))]
+    pub(super) identity: Option<At<Whether>>,
+}
+
+/// true, false, or "auto"
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Whether {
+    Said(bool),
+    /// The only word that the schema lets through.
+    Auto(String),
+}
+
+impl JsonSchema for Whether {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Whether".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["boolean", "string"], "enum": ["auto", true, false] })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

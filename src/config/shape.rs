@@ -401,25 +401,7 @@ impl Shape<'_, '_, '_> {
 
 /// Whether interface.md documents the key but nothing acts on it yet.
 fn not_built(path: &[&str]) -> bool {
-    match path {
-        ["fleet"] => true,
-        ["app", _, key] => ["warmup", "revision_json"].contains(key),
-        [
-            "app",
-            _,
-            "health",
-            "identity" | "revision_header" | "revision_json",
-        ]
-        | [
-            "app",
-            _,
-            "service",
-            _,
-            "health",
-            "identity" | "revision_header" | "revision_json",
-        ] => true,
-        _ => false,
-    }
+    matches!(path, ["fleet"])
 }
 
 /// Where a key that is written in the wrong table belongs.
@@ -429,6 +411,15 @@ fn elsewhere(path: &[&str]) -> Option<String> {
         ["apps"] => Some("write `[app.NAME]`".to_owned()),
         ["app", app, "services"] => Some(format!("write `[app.{app}.service.NAME]`")),
         ["app", _, "host"] => Some("did you mean `hosts`?".to_owned()),
+        ["app", app, "health", "revision_header" | "revision_json"]
+        | [
+            "app",
+            app,
+            "service",
+            _,
+            "health",
+            "revision_header" | "revision_json",
+        ] => Some(format!("it belongs in `[app.{app}]`, for all services")),
         ["app", _, "path" | "path_prefix" | "strip_prefix"] => {
             Some("paths are of services: write `[app.NAME.service.NAME]`".to_owned())
         }

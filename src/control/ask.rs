@@ -46,6 +46,13 @@ pub enum Intent {
         /// Although the target cannot be reached or was redeployed.
         ignore_health: bool,
     },
+    /// Back to what was active at some time.
+    RollbackTo {
+        /// When.
+        past: Before,
+        /// Although the target cannot be reached or was redeployed.
+        ignore_health: bool,
+    },
     /// A share in percent for a color, the rest for the other.
     Weight {
         /// The color.
@@ -84,6 +91,15 @@ pub enum Intent {
         /// The revision; `None` keeps it.
         revision: Option<String>,
     },
+}
+
+/// A time that a rollback is to go back to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// That of a generation.
+    Generation(u64),
+    /// The last one of a revision.
+    Revision(String),
 }
 
 /// What can be asked of a rollout.

@@ -8,8 +8,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::controller::{Controller, Insistence, itself};
+use super::view::HistoryEntry;
 use crate::metrics::SwitchResult;
-use crate::rollout::{Applied, Change, Color, Command, Trigger};
+use crate::rollout::{Applied, Change, Color, Command, Trigger, may_fail_over};
 use crate::routing::AppRoute;
 use crate::upstream::Health;
 
@@ -50,21 +51,19 @@ impl Controller {
 
     /// Nothing else decides about the app now, and it has not failed over since somebody last moved it.
     fn may_fail_over(&self, app: &str) -> bool {
-        let free = self.with_slot(app, |slot| {
-            let state = &slot.state;
+        let last_move = {
+            let history = self.history.borrow();
+            let moved =
+                |entry: &&HistoryEntry| entry.app == app && entry.from.is_some_and(|from| from != entry.to);
+            history.iter().rev().find(moved).map(|entry| entry.by.trigger)
+        };
+        let may = self.with_slot(app, |slot| {
             slot.operation.is_none()
                 && slot.degraded.is_none()
                 && slot.closed.is_none()
-                && state.hold.is_none()
-                && state.maintenance.is_none()
-                && !state.colors[state.standby()].drained
+                && may_fail_over(&slot.state, last_move)
         });
-        let history = self.history.borrow();
-        let last_move = history
-            .iter()
-            .rfind(|entry| entry.app == app && entry.from.is_some_and(|from| from != entry.to));
-        let once = last_move.is_none_or(|entry| entry.by.trigger != Trigger::Failover);
-        matches!(free, Ok(true)) && once
+        matches!(may, Ok(true))
     }
 
     async fn fail_over(self: &Rc<Self>, app: &str, dark: Duration) {

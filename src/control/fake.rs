@@ -202,7 +202,7 @@ impl State {
                 to: Wanted::Color(color),
                 ..
             } => color,
-            Intent::Switch { .. } | Intent::Rollback { .. } => from.other(),
+            Intent::Switch { .. } | Intent::Rollback { .. } | Intent::RollbackTo { .. } => from.other(),
             _ => from,
         };
         let switch = matches!(ask.intent, Intent::Switch { .. });
@@ -314,6 +314,7 @@ pub(crate) fn probe(color: Color, healthy: bool) -> Probe {
             } else {
                 "body: db\u{1b}[31m down".to_owned()
             },
+            named: None,
             at: at(),
         },
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::ask::{Probe, Refusal};
 use super::controller::Controller;
 use super::handle::Probed;
-use super::publish::effective_endpoints;
+use super::publish::{effective_endpoints, expecting};
 use crate::config;
 use crate::rollout::{Color, HealthFacts};
 use crate::upstream::{Endpoint, Health, ProbeReport, probe_all};
@@ -146,12 +146,13 @@ impl Controller {
         let (Some(route), Some(of)) = (table.app(app), config.apps.get(app)) else {
             return Vec::new();
         };
+        let state = self.with_slot(app, |slot| slot.state.clone()).ok();
         let mut list = Vec::new();
         for service in &route.services {
             let Some(settings) = of.services.get(&service.name) else {
                 continue;
             };
-            let health = Arc::new(settings.health.clone());
+            let health = expecting(settings, state.as_ref(), color);
             let members = service.pools[color].members.iter();
             list.extend(members.map(|member| (Arc::clone(&member.endpoint), Arc::clone(&health))));
         }

@@ -33,9 +33,10 @@ mod run;
 mod settle;
 mod verify;
 mod view;
+mod warmup;
 mod windows;
 
-pub use ask::{Ask, Gated, Intent, Outcome, Probe, Refusal, RolloutAsk, Verdict, Verify, Wanted};
+pub use ask::{Ask, Before, Gated, Intent, Outcome, Probe, Refusal, RolloutAsk, Verdict, Verify, Wanted};
 pub use certificates::Entrance;
 pub use controller::{OnReload, Parts};
 pub use handle::{Drained, Explain, ExplainRequest, Handle, PreviewToken, Probed, Reloaded};

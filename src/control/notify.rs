@@ -1,6 +1,7 @@
 //! Who is told: webhooks and commands on switches, rollbacks, and what guard and rollouts do. Nothing waits for them.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -11,6 +12,7 @@ use super::gates::{post, run};
 use super::view::HistoryEntry;
 use crate::config::{Notify, NotifyBy, NotifyOn};
 use crate::rollout::Trigger;
+use crate::tls::Originators;
 
 /// Notices under way at the same time; more are dropped, and that is logged.
 const NOTICES_MAX: usize = 32;
@@ -49,8 +51,9 @@ impl Controller {
                 continue;
             }
             let (held, body) = (Rc::clone(&self.notices), body(entry, on));
+            let originators = Arc::clone(&self.originators);
             tokio::task::spawn_local(async move {
-                tell(&notify, &body).await;
+                tell(&notify, &body, &originators).await;
                 drop(held);
             });
         }
@@ -91,13 +94,13 @@ fn body(entry: &HistoryEntry, on: &str) -> String {
     .to_string()
 }
 
-async fn tell(notify: &Notify, body: &str) {
+async fn tell(notify: &Notify, body: &str, originators: &Originators) {
     let mut why = String::new();
     for attempt in 0..TRIES {
         if attempt > 0 {
             sleep(AGAIN * attempt).await;
         }
-        let told = timeout(notify.timeout, once(notify, body)).await;
+        let told = timeout(notify.timeout, once(notify, body, originators)).await;
         match told.unwrap_or_else(|_| Err(format!("not told within {:?}", notify.timeout))) {
             Ok(()) => return,
             Err(error) => why = error,
@@ -110,9 +113,9 @@ async fn tell(notify: &Notify, body: &str) {
     tracing::warn!(to, why, "nobody was told: the notification failed");
 }
 
-async fn once(notify: &Notify, body: &str) -> Result<(), String> {
+async fn once(notify: &Notify, body: &str, originators: &Originators) -> Result<(), String> {
     match &notify.by {
-        NotifyBy::Webhook(url) => match post(url, body).await {
+        NotifyBy::Webhook(url) => match post(url, body, originators).await {
             Ok((status, _)) if status.is_success() => Ok(()),
             Ok((status, _)) => Err(format!("answered {status}")),
             Err(error) => Err(error),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::ask::{Ask, Gated, Intent, Outcome, Refusal, Verdict, Verify};
+use super::ask::{Ask, Before, Gated, Intent, Outcome, Refusal, Verdict, Verify};
 use super::controller::{Committed, Controller, Insistence, itself};
 use super::gate::Judged;
 use super::gates::Question;
@@ -15,7 +15,7 @@ use super::publish::file_endpoints;
 use super::view::EventKind;
 use crate::config::parse_endpoint;
 use crate::metrics::SwitchResult;
-use crate::rollout::{self, AppState, Change, Color, Command, Transition, Trigger, Weight};
+use crate::rollout::{self, AppState, Change, Color, Command, Past, Transition, Trigger, Weight};
 
 impl Controller {
     /// Carry out a request.
@@ -55,7 +55,10 @@ impl Controller {
                 self.released(app, ask, result).await
             }
             Intent::Switch { .. } | Intent::Weight { .. } => self.move_traffic(app, ask).await,
-            Intent::Rollback { ignore_health } => self.roll_back(app, ask, *ignore_health).await,
+            Intent::Rollback { ignore_health } => self.roll_back(app, ask, None, *ignore_health).await,
+            Intent::RollbackTo { past, ignore_health } => {
+                self.roll_back(app, ask, Some(past), *ignore_health).await
+            }
             Intent::Drain { color, force } => {
                 self.simple(
                     app,
@@ -253,6 +256,7 @@ impl Controller {
         self: &Rc<Self>,
         app: &str,
         ask: &Ask,
+        past: Option<&Before>,
         ignore_health: bool,
     ) -> Result<Outcome, Refusal> {
         let begun = Instant::now();
@@ -263,7 +267,15 @@ impl Controller {
         if !facts.healthy && state.weight == Weight::ZERO {
             warnings.push(format!("{target} is not healthy: {}", facts.refusals.join("; ")));
         }
-        let command = command(app, ask, Change::Rollback { facts, ignore_health });
+        let change = match past {
+            None => Change::Rollback { facts, ignore_health },
+            Some(past) => Change::RollbackTo {
+                past: self.past(app, past)?,
+                facts,
+                ignore_health,
+            },
+        };
+        let command = command(app, ask, change);
         if ask.dry_run {
             return self.rehearse(app, &command, ask, warnings);
         }
@@ -294,6 +306,30 @@ impl Controller {
         }
         warnings.extend(committed.warnings.iter().cloned());
         Ok(outcome(app, ask, &committed, None, warnings))
+    }
+
+    /// What was active then, as the history knows it.
+    fn past(&self, app: &str, before: &Before) -> Result<Past, Refusal> {
+        let at = match before {
+            Before::Revision(revision) => return Ok(Past::Revision(revision.clone())),
+            Before::Generation(at) => *at,
+        };
+        let now = self.with_slot(app, |slot| slot.state.generation)?;
+        if at == 0 || at > now {
+            return Err(Refusal::Invalid(format!(
+                "there was no generation {at}: the app is at {now}"
+            )));
+        }
+        let history = self.history.borrow();
+        let then = history
+            .iter()
+            .rfind(|entry| entry.app == app && entry.generation <= at);
+        then.map(|entry| Past::Generation { at, color: entry.to })
+            .ok_or_else(|| {
+                Refusal::NothingWarm(format!(
+                    "generation {at} is older than what is remembered: see `cutover history`"
+                ))
+            })
     }
 
     /// A change that needs no gate and no proof.

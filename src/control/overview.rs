@@ -269,7 +269,7 @@ fn queue_gauges(route: &AppRoute) -> Vec<QueueGauge> {
         .collect()
 }
 
-fn mirrored(counts: &BesideCounts) -> Mirrored {
+pub(super) fn mirrored(counts: &BesideCounts) -> Mirrored {
     Mirrored {
         same: counts.same.load(Relaxed),
         different: counts.different.load(Relaxed),

@@ -116,7 +116,7 @@ fn bakes_until(committed: &Committed) -> Option<jiff::Timestamp> {
 pub(super) fn verb(intent: &Intent) -> &'static str {
     match intent {
         Intent::Switch { .. } => "switch",
-        Intent::Rollback { .. } => "rollback",
+        Intent::Rollback { .. } | Intent::RollbackTo { .. } => "rollback",
         Intent::Weight { .. } => "weight",
         Intent::Drain { .. } => "drain",
         Intent::Hold { .. } => "hold",

@@ -132,14 +132,22 @@ impl Controller {
 
     fn to_probe(&self, config: &Config) -> Vec<(Arc<Endpoint>, Arc<config::Health>)> {
         let table = self.published.load_full();
-        let mut healths: HashMap<(&str, &str), Arc<config::Health>> = HashMap::new();
+        let mut healths: HashMap<(&str, &str, Color), Arc<config::Health>> = HashMap::new();
+        let apps = self.apps.borrow();
         for app in config.apps.values() {
-            for service in app.services.values() {
-                healths.insert((&app.name, &service.name), Arc::new(service.health.clone()));
+            let state = apps.get(&app.name).map(|slot| &slot.state);
+            for (service, color) in app
+                .services
+                .values()
+                .flat_map(|one| Color::ALL.map(|color| (one, color)))
+            {
+                let health = expecting(service, state, color);
+                healths.insert((&app.name, &service.name, color), health);
             }
         }
         let with_health = |endpoint: &Arc<Endpoint>| {
-            let health = healths.get(&(endpoint.key.app.as_str(), endpoint.key.service.as_str()))?;
+            let key = &endpoint.key;
+            let health = healths.get(&(key.app.as_str(), key.service.as_str(), key.color))?;
             Some((Arc::clone(endpoint), Arc::clone(health)))
         };
         table.endpoints().filter_map(with_health).collect()
@@ -157,6 +165,17 @@ impl Controller {
             .borrow_mut()
             .retain(|table| Arc::strong_count(table) > 1);
     }
+}
+
+/// How a service of a color is probed: as the file says, and for the revision that was announced of the color.
+pub(super) fn expecting(
+    service: &config::Service,
+    state: Option<&AppState>,
+    color: Color,
+) -> Arc<config::Health> {
+    let mut health = service.health.clone();
+    health.revision = state.and_then(|state| state.colors[color].revision.clone());
+    Arc::new(health)
 }
 
 /// The endpoints in force: the file's, except where the API has set others.

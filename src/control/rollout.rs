@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::ask::{Ask, Gated, Outcome, Refusal, RolloutAsk, Verdict, Wanted};
 use super::controller::{Committed, Controller, Insistence, itself};
 use super::gates::Question;
-use super::guard::judge::Watchdog;
+use super::guard::judge::{Watchdog, lately};
 use super::plan::{command, outcome, with_probes};
 use super::view::EventKind;
 use crate::config::{self, OnTimeout, StepGate};
@@ -226,7 +226,9 @@ impl Controller {
         };
         let least = policy.guard.min_requests;
         let sides = self.sides_now(app, rollout.to, &question.state, Some(at.since), least);
-        let round = at.watchdog.evaluate(&policy.guard, &sides);
+        let (to, span) = (rollout.to, lately(&policy.guard));
+        let now = self.sides_within(app, to, &question.state, Some(at.since), |_| span);
+        let round = at.watchdog.evaluate_both(&policy.guard, &sides, &now);
         for warning in &round.warn {
             self.tell(
                 EventKind::Guard,

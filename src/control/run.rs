@@ -19,6 +19,9 @@ const DRAIN_TICK: Duration = Duration::from_millis(50);
 /// How often slower things are looked at: what could not be stored, names whose addresses fail.
 const SLOW_TICK: Duration = Duration::from_secs(1);
 
+/// The least time between two looks for endpoints whose addresses may be out of date.
+const DOUBT_PAUSE: Duration = Duration::from_millis(100);
+
 /// The controller, ready to run on the control plane's thread.
 pub struct Control {
     controller: Rc<Controller>,
@@ -92,7 +95,10 @@ impl Control {
                     tokio::task::spawn_local(async move { controller.certificates_changed().await });
                 }
                 () = controller.drained.notified() => controller.follow_drains(),
-                () = controller.alarm.notified() => controller.alarmed(),
+                () = controller.alarm.notified() => {
+                    controller.alarmed();
+                    controller.doubt_names();
+                }
                 _ = drain_tick.tick(), if controller.drains() => controller.follow_drains(),
                 _ = slow_tick.tick() => controller.slow_tick(),
                 _ = sample_tick.tick() => controller.sample(),
@@ -248,7 +254,18 @@ impl Controller {
         if self.apps.borrow().values().any(|slot| slot.undurable.is_some()) {
             self.spawn(|own| async move { own.store_undurable().await });
         }
-        // Addresses that refuse connections may be out of date: ask the name again.
+        self.doubted_at.take();
+        self.doubt_names();
+    }
+
+    /// Addresses that refuse connections may be out of date: ask their names again. At once, and then not for each of
+    /// the thousands that may fail in a second.
+    fn doubt_names(&self) {
+        let now = std::time::Instant::now();
+        if self.doubted_at.get().is_some_and(|at| now < at + DOUBT_PAUSE) {
+            return;
+        }
+        self.doubted_at.set(Some(now));
         let table = self.published.load_full();
         for endpoint in table.endpoints() {
             let failing = endpoint

@@ -1,12 +1,14 @@
 //! The windows of every app and color, fed once a second from the workers' cells.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::metrics::{Sample, Windows};
+use super::guard::copies::Copies;
+use super::overview::mirrored;
+use crate::metrics::{Mirrored, Sample, WINDOW_MAX, Windows};
 use crate::rollout::{ByColor, Color};
 use crate::routing::{AppRoute, RoutingTable};
 
@@ -23,6 +25,53 @@ pub(super) struct Sampler {
 struct Track {
     read_at: Instant,
     colors: ByColor<OfColor>,
+    mirror: Marks,
+}
+
+/// Totals of copies now and then, while the same color is the standby.
+#[derive(Default)]
+struct Marks {
+    active: Option<Color>,
+    /// Oldest first; the last is of now.
+    totals: VecDeque<(Instant, Mirrored)>,
+}
+
+/// Between two totals that are kept.
+const MARK: Duration = Duration::from_secs(10);
+
+impl Marks {
+    fn push(&mut self, active: Color, now: Instant, total: Mirrored) {
+        if self.active.replace(active) != Some(active) {
+            self.totals.clear();
+        }
+        // The newest stands for now until it is far enough from the one before.
+        let last_two = self.totals.len().checked_sub(2).map(|at| self.totals[at].0);
+        if last_two.is_some_and(|before| now - before < MARK) {
+            self.totals.pop_back();
+        }
+        self.totals.push_back((now, total));
+        while self.totals.front().is_some_and(|(at, _)| now - *at > WINDOW_MAX) {
+            self.totals.pop_front();
+        }
+    }
+
+    fn copies(&self) -> Copies {
+        let (Some((from, was)), Some((to, is))) = (self.totals.front(), self.totals.back()) else {
+            return Copies::default();
+        };
+        let rose = |of: fn(&Mirrored) -> u64| of(is).saturating_sub(of(was));
+        Copies {
+            counts: Mirrored {
+                same: rose(|total| total.same),
+                different: rose(|total| total.different),
+                failed: rose(|total| total.failed),
+                dropped: rose(|total| total.dropped),
+                active_micros: rose(|total| total.active_micros),
+                standby_micros: rose(|total| total.standby_micros),
+            },
+            covered: *to - *from,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -49,7 +98,11 @@ impl Sampler {
         let track = self.apps.entry(app.name.clone()).or_insert_with(|| Track {
             read_at: now,
             colors: ByColor::default(),
+            mirror: Marks::default(),
         });
+        if let Some(beside) = &app.beside {
+            track.mirror.push(app.active, now, mirrored(&beside.counts));
+        }
         let covered = now - track.read_at;
         track.read_at = now;
         for color in Color::ALL {
@@ -69,6 +122,13 @@ impl Sampler {
             of.windows.push(now, slice);
             of.total = total;
         }
+    }
+
+    /// What the standby made of copies, in the last half hour and since it is the standby.
+    pub(super) fn copies(&self, app: &str) -> Copies {
+        self.apps
+            .get(app)
+            .map_or_else(Copies::default, |track| track.mirror.copies())
     }
 
     /// What one color's requests were within `span`, not before `not_before`.

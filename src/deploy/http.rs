@@ -7,8 +7,12 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::tls::{self, Offer, Originators, Transport, Trust};
+use crate::wire::Stream;
 
 /// Bytes of an answer's body that are read.
 const BODY_MAX: usize = 1 << 20;
@@ -22,7 +26,7 @@ pub(super) struct Answer {
     pub took: Duration,
 }
 
-/// Send it to `HOST:PORT` or `unix:PATH`, on a connection of its own.
+/// Send it to `HOST:PORT`, `https://HOST:PORT` or `unix:PATH`, on a connection of its own.
 ///
 /// # Errors
 /// In words: no connection, a broken answer, too much of it, not in time.
@@ -33,10 +37,13 @@ pub(super) async fn send(
 ) -> Result<Answer, String> {
     let began = Instant::now();
     let exchange = async {
-        match address.strip_prefix("unix:") {
-            Some(path) => talk(connected(UnixStream::connect(path).await)?, request).await,
-            None => talk(connected(TcpStream::connect(address).await)?, request).await,
+        if let Some(path) = address.strip_prefix("unix:") {
+            return talk(connected(UnixStream::connect(path).await)?, request).await;
         }
+        if let Some(address) = address.strip_prefix("https://") {
+            return talk(secured(address).await?, request).await;
+        }
+        talk(connected(TcpStream::connect(address).await)?, request).await
     };
     let (status, headers, body) = tokio::time::timeout(within, exchange)
         .await
@@ -56,6 +63,20 @@ fn connected<S>(stream: std::io::Result<S>) -> Result<S, String> {
     })
 }
 
+/// TLS with the system's authorities, and HTTP/1.1 in it.
+async fn secured(address: &str) -> Result<Transport, String> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
+        .map_err(|_| format!("`{host}` is no name that a certificate can be for"))?;
+    let stream = connected(TcpStream::connect(address).await)?;
+    let stream = Stream::tcp(stream).map_err(|error| error.to_string())?;
+    let origin = Originators::default().of(&Trust::default());
+    let shaken = origin.connect(name, stream, Offer::Http1).await;
+    shaken
+        .map(|(transport, _)| transport)
+        .map_err(|error| tls::why(&error))
+}
+
 async fn talk<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, HeaderMap, Bytes), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -70,15 +91,4 @@ where
     let body = Limited::new(body, BODY_MAX).collect().await;
     let body = body.map_err(|error| format!("the answer's body broke off: {error}"))?;
     Ok((head.status, head.headers, body.to_bytes()))
-}
-
-/// The beginning of a body, on one line.
-pub(super) fn start_of(body: &[u8]) -> String {
-    const SHOWN: usize = 300;
-    let text = String::from_utf8_lossy(&body[..body.len().min(SHOWN)]);
-    let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if body.len() > SHOWN {
-        text.push('…');
-    }
-    text
 }

@@ -4,9 +4,8 @@
 //! only what the admin API takes: a lease while it lasts, the revision, the switch.
 //!
 //! [`Run`] is one deployment, [`plan`] what it will do and skip, `kin` what stands beside it; `hook` runs commands, `smoke` asks the target color,
-//! `server` talks to the admin API, `fill` completes texts.
+//! `server` talks to the admin API.
 
-mod fill;
 mod hook;
 mod http;
 mod kin;
@@ -28,6 +27,7 @@ use crate::admin::Exit;
 use crate::admin::client::{Answer, ClientError};
 use crate::admin::dto;
 use crate::rollout::Color;
+use crate::smoke::fill;
 
 pub use plan::{Aim, Decided, Options, Planned, Situation, decide, needs_answers, plan};
 pub use run::{Ask, Done, Run, Stopped};

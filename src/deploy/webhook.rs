@@ -9,7 +9,8 @@ use http_body_util::Full;
 use serde_json::json;
 
 use super::fill::Values;
-use super::http::{send, start_of};
+use super::http::send;
+use crate::smoke::start_of;
 
 /// Tell a URL about the step; any 2xx passes.
 ///
@@ -20,8 +21,10 @@ pub(super) async fn call(url: &str, step: &str, values: &Values, within: Duratio
         .parse()
         .map_err(|error| format!("`{url}` is no URL: {error}"))?;
     let authority = match (uri.scheme(), uri.authority()) {
-        (Some(scheme), Some(authority)) if *scheme == Scheme::HTTP => authority.clone(),
-        _ => return Err(format!("`{url}`: write http://host:port/path")),
+        (Some(scheme), Some(authority)) if [Scheme::HTTP, Scheme::HTTPS].contains(scheme) => {
+            authority.clone()
+        }
+        _ => return Err(format!("`{url}`: write http://host:port/path, or https://")),
     };
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let body = json!({
@@ -40,7 +43,12 @@ pub(super) async fn call(url: &str, step: &str, values: &Values, within: Duratio
         .body(Full::new(Bytes::from(body.to_string())))
         .map_err(|error| error.to_string())?;
     let host = authority.host();
-    let address = format!("{host}:{}", authority.port_u16().unwrap_or(80));
+    let (before, usual) = if uri.scheme() == Some(&Scheme::HTTPS) {
+        ("https://", 443)
+    } else {
+        ("", 80)
+    };
+    let address = format!("{before}{host}:{}", authority.port_u16().unwrap_or(usual));
     let answer = send(&address, request, within)
         .await
         .map_err(|why| format!("{url}: {why}"))?;

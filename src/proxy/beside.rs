@@ -45,6 +45,10 @@ impl Wish {
     /// `plain`: it has no body, wants no other protocol, and is a client's.
     pub(super) fn of(worker: &Worker, lane: &Lane, head: &Parts, plain: bool) -> Option<Self> {
         let beside = lane.settings.beside.as_ref().filter(|_| plain)?;
+        if let Some(recent) = &beside.recent {
+            let target = head.uri.path_and_query().map(|target| target.as_str());
+            recent.passes(worker.ids.noise(), &head.method, target, &head.headers);
+        }
         let skew = beside.covers(&head.method, head.uri.path());
         let mirror = beside.mirror.as_ref().and_then(|mirror| {
             let drawn = worker.ids.noise() % 100 < u64::from(mirror.percent);

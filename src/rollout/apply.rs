@@ -231,6 +231,11 @@ pub fn apply(state: &AppState, command: &Command, now: Timestamp) -> Result<Tran
     match &command.change {
         Change::Switch { to, facts, force } => step.switch(*to, facts, *force),
         Change::Rollback { facts, ignore_health } => step.rollback(facts, *ignore_health),
+        Change::RollbackTo {
+            past,
+            facts,
+            ignore_health,
+        } => step.rollback_to(past, facts, *ignore_health),
         Change::Revert { of } => Ok(step.revert(*of)),
         Change::Weight {
             color,
@@ -329,7 +334,7 @@ impl Step<'_> {
         next.colors[to.other()].left = true;
     }
 
-    fn end_candidacy(&self) -> Transition {
+    pub(super) fn end_candidacy(&self) -> Transition {
         let color = self.state.standby();
         let mut next = self.next();
         self.take_over(&mut next);

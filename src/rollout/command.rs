@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::{BakePhase, Color, Note, RolloutChange, Watch};
+use super::{BakePhase, Color, Note, Past, RolloutChange, Watch};
 
 /// A change of one app, with who wants it and why. CLI, API, file watcher, guard and pipeline all send this.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +109,15 @@ pub enum Change {
         /// What the last known probes say of the color to go back to. Never a fresh probe.
         facts: HealthFacts,
         /// Go back although the target cannot be reached or was redeployed.
+        ignore_health: bool,
+    },
+    /// Go back to what was active at some time.
+    RollbackTo {
+        /// What.
+        past: Past,
+        /// As for [`Change::Rollback`].
+        facts: HealthFacts,
+        /// As for [`Change::Rollback`].
         ignore_health: bool,
     },
     /// The proof after a switch failed: return to where the switch came from.

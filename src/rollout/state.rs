@@ -154,3 +154,16 @@ pub struct Activation {
     /// The last generation in which it was active.
     pub generation: u64,
 }
+
+impl std::fmt::Display for Activation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.revision {
+            Some(revision) => write!(
+                f,
+                "{}@{revision} until generation {}",
+                self.color, self.generation
+            ),
+            None => write!(f, "{} until generation {}", self.color, self.generation),
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::Recent;
 use crate::config::{Mirror, SkewPath};
 
 /// An app's wishes, with what has become of them; `None` in the table where there are none.
@@ -15,6 +16,8 @@ pub struct Beside {
     pub skew: Vec<SkewPath>,
     /// What is copied to the standby.
     pub mirror: Option<Mirror>,
+    /// Where paths are remembered for a warm-up; carried over.
+    pub recent: Option<Arc<Recent>>,
     /// Carried over.
     pub counts: Arc<BesideCounts>,
 }

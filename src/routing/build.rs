@@ -149,15 +149,23 @@ struct Besides {
 
 fn beside(config: &config::App, before: Option<&AppRoute>) -> Option<Arc<Beside>> {
     let traffic = &config.traffic;
-    if traffic.skew.is_empty() && traffic.mirror.is_none() {
+    let remembers = traffic
+        .warmup
+        .as_ref()
+        .is_some_and(|warmup| warmup.paths.is_empty());
+    if traffic.skew.is_empty() && traffic.mirror.is_none() && !remembers {
         return None;
     }
+    let recent = before
+        .and_then(|app| app.beside.as_ref()?.recent.clone())
+        .unwrap_or_default();
     let counts = before
         .and_then(|app| app.beside.as_ref())
         .map(|beside| Arc::clone(&beside.counts));
     Some(Arc::new(Beside {
         skew: traffic.skew.clone(),
         mirror: traffic.mirror.clone(),
+        recent: remembers.then_some(recent),
         counts: counts.unwrap_or_default(),
     }))
 }

@@ -15,6 +15,7 @@ mod hold;
 mod matcher;
 mod preview;
 mod publish;
+mod recent;
 mod rules;
 mod table;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use hold::HoldQueue;
 pub use matcher::{HostBuffer, Matcher, Place};
 pub use preview::{PreviewKey, Untrusted};
 pub use publish::{Published, WorkerSignal};
+pub use recent::Recent;
 pub use rules::{Lack, holds};
 pub use table::{
     AppRoute, Edge, Lane, Member, PaddedPoint, PickError, Pool, RoutingTable, ServiceRoute, Settings,

@@ -123,6 +123,8 @@ pub struct ProbeReport {
     pub verdict: Health,
     /// Why, in words: `503, body: {"db":"down"}`, `connection refused`. Bounded, one line.
     pub reason: String,
+    /// Whether the answer named the announced revision; `None`: it was not asked to, or there is none.
+    pub named: Option<bool>,
     /// When it began.
     pub at: Timestamp,
 }

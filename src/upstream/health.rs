@@ -4,6 +4,7 @@
 //! before a switch go through the same judge, so they never disagree about an endpoint.
 
 mod answer;
+mod ask;
 mod grpc;
 mod judge;
 mod probe;
@@ -31,6 +32,7 @@ use super::task::OwnedTask;
 use super::{Endpoint, Health, ProbeReport};
 use crate::config;
 
+pub use ask::{NoReply, Reply, ask};
 pub use judge::Judge;
 pub use probe::probe_once;
 
@@ -197,9 +199,12 @@ async fn probe_and_judge(endpoint: &Endpoint, settings: &config::Health) -> Prob
     endpoint.record_probe(report.clone());
     // Held over reading and writing the health, so that two probes of one endpoint are judged one after the other.
     let mut judged = endpoint.judged.lock().unwrap_or_else(PoisonError::into_inner);
-    let health = judged
-        .judge
-        .hear(endpoint.health(), report.verdict, settings.rise, settings.fall);
+    let health = match report.named {
+        Some(false) => judged.judge.stranger(),
+        _ => judged
+            .judge
+            .hear(endpoint.health(), report.verdict, settings.rise, settings.fall),
+    };
     endpoint.set_health(health);
     report
 }

@@ -20,7 +20,11 @@ pub struct Backend {
 impl Backend {
     /// Do this with each connection.
     pub fn does(act: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
+        Self::on(TcpListener::bind("127.0.0.1:0").expect("a port on loopback"), act)
+    }
+
+    /// The same on a listener that is there already.
+    pub fn on(listener: TcpListener, act: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().expect("its address");
         let stop = Arc::new(AtomicBool::new(false));
         let accepted = Arc::new(AtomicUsize::new(0));

@@ -101,7 +101,7 @@ impl Site {
 
     /// Start with these arguments and these shell limits (`ulimit` flags).
     pub fn launch(&self, args: &[&std::ffi::OsStr], limits: &[&str]) -> Result<Server, Ended> {
-        let mut command = if limits.is_empty() {
+        let command = if limits.is_empty() {
             Command::new(binary())
         } else {
             let mut shell = Command::new("sh");
@@ -109,6 +109,29 @@ impl Site {
             shell.args(["-c", &script, &binary()]);
             shell
         };
+        self.launch_by(command, args)
+    }
+
+    /// Start with a file of the test's in place of one of the system's, for this process alone.
+    pub fn run_over(&self, system: &Path, own: &Path) -> Server {
+        let config = self.config();
+        let mut command = Command::new("unshare");
+        let script = format!("mount --bind {own:?} {system:?} && exec \"$0\" \"$@\"");
+        command.args(["--mount", "sh", "-c", &script, &binary()]);
+        self.launch_by(command, &["run".as_ref(), "-c".as_ref(), config.as_os_str()])
+            .unwrap_or_else(|end| panic!("cutover did not start: exit {:?}\n{}", end.code, end.stderr))
+    }
+
+    /// Start with more in its environment.
+    pub fn run_with(&self, environment: &[(&str, &str)]) -> Server {
+        let config = self.config();
+        let mut command = Command::new(binary());
+        command.envs(environment.iter().copied());
+        self.launch_by(command, &["run".as_ref(), "-c".as_ref(), config.as_os_str()])
+            .unwrap_or_else(|end| panic!("cutover did not start: exit {:?}\n{}", end.code, end.stderr))
+    }
+
+    fn launch_by(&self, mut command: Command, args: &[&std::ffi::OsStr]) -> Result<Server, Ended> {
         clean(&mut command).args(args).current_dir(self.path());
         let mut child = command
             .stdin(Stdio::null())

@@ -143,7 +143,9 @@ fn the_revision_must_answer() {
         b"HTTP/1.1 200 OK\r\nx-app-revision: v1\r\ncontent-length: 5\r\n\r\ngreen".to_vec()
     });
     let blue = Backend::blue();
-    let lines = "switch.require = [\"healthy\", \"identity\"]\nrevision_header = \"x-app-revision\"\n";
+    // The gate alone: probes would refuse another revision too.
+    let lines = "switch.require = [\"healthy\", \"identity\"]\nrevision_header = \"x-app-revision\"\n\
+        health.identity = false\n";
     let proxy = Setup::new().colors(&blue, &green, lines).start();
     let unknown = dry_run(&proxy);
     assert_eq!(unknown["gates"][0]["verdict"], "insufficient data", "{unknown}");

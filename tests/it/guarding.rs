@@ -1,106 +1,13 @@
 //! A switch that guards itself: real backends that misbehave on command, and what became of the traffic.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::atomic::Ordering::SeqCst;
 
 use serde_json::{Value, json};
 
-use super::harness::backend::{Backend, HEALTH, ok};
+use super::harness::backend::{Backend, ok};
+use super::harness::misbehave::{Load, Manners};
 use super::harness::proxy::{Proxy, Setup};
 use super::harness::until;
-use super::harness::wire::Message;
-
-/// Clients that ask and ask until they are dropped.
-struct Load {
-    stop: Arc<AtomicBool>,
-    failed: Arc<AtomicU64>,
-    asked: Arc<AtomicU64>,
-    clients: Vec<JoinHandle<()>>,
-}
-
-impl Load {
-    /// Four clients with 50 requests a second each, at most.
-    fn on(proxy: &Proxy) -> Self {
-        let address = proxy.address();
-        let (stop, failed, asked) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
-        let client = |_| {
-            let (stop, failed, asked) = (Arc::clone(&stop), Arc::clone(&failed), Arc::clone(&asked));
-            std::thread::spawn(move || {
-                while !stop.load(SeqCst) {
-                    let answer = super::harness::wire::Wire::tcp(address).get("/");
-                    asked.fetch_add(1, SeqCst);
-                    failed.fetch_add(u64::from(answer.status() >= 500), SeqCst);
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-            })
-        };
-        let clients = (0..4).map(client).collect();
-        Self {
-            stop,
-            failed,
-            asked,
-            clients,
-        }
-    }
-
-    fn asked(&self) -> u64 {
-        self.asked.load(SeqCst)
-    }
-
-    /// Wait for so many more requests.
-    fn more(&self, count: u64) {
-        let to = self.asked() + count;
-        until("more requests", || self.asked() >= to);
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.stop.store(true, SeqCst);
-        for client in self.clients.drain(..) {
-            let ended = client.join();
-            assert!(ended.is_ok() || std::thread::panicking());
-        }
-    }
-}
-
-/// An app whose manners can be changed while it runs.
-#[derive(Clone, Default)]
-struct Manners {
-    /// Of ten requests so many get 500.
-    errors: Arc<AtomicUsize>,
-    /// Milliseconds before an answer.
-    slow: Arc<AtomicU64>,
-    /// The health page says 503.
-    ill: Arc<AtomicBool>,
-}
-
-impl Manners {
-    fn backend(&self, text: &'static str) -> Backend {
-        let manners = self.clone();
-        let count = AtomicUsize::new(0);
-        Backend::handler(move |request| manners.answer(request, text, &count))
-    }
-
-    fn answer(&self, request: &Message, text: &str, count: &AtomicUsize) -> Vec<u8> {
-        let refuse = |status: &str| format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").into_bytes();
-        if request.target() == HEALTH {
-            return if self.ill.load(SeqCst) {
-                refuse("503 Ill")
-            } else {
-                ok("fine")
-            };
-        }
-        std::thread::sleep(Duration::from_millis(self.slow.load(SeqCst)));
-        if count.fetch_add(1, SeqCst) % 10 < self.errors.load(SeqCst) {
-            refuse("500 Oops")
-        } else {
-            ok(text)
-        }
-    }
-}
 
 /// Quick to judge, so that a test is quick; all else as by default.
 const QUICK: &str = "guard.every = \"100ms\"\nguard.min_requests = 20\nguard.grace = \"0s\"\n";
@@ -167,9 +74,9 @@ fn a_burst_of_errors_is_taken_back_and_nobody_else_is_harmed() {
     let outcome = proxy.switch("green");
     assert!(outcome.json["bakes_until"].is_string(), "{}", outcome.text);
     taken_back(&proxy, "candidate.error_rate > 0.05");
-    let failed = load.failed.load(SeqCst);
+    let failed = load.harmed();
     load.more(50);
-    assert_eq!(load.failed.load(SeqCst), failed, "blue fails nothing");
+    assert_eq!(load.harmed(), failed, "blue fails nothing");
     // Every evaluation is in the journal, with value, threshold, count and window.
     let journal = std::fs::read_to_string(proxy.folder().join("state/journal")).unwrap();
     let judged = journal
@@ -194,7 +101,7 @@ fn a_slow_tail_is_taken_back() {
     manners.slow.store(400, SeqCst);
     proxy.switch("green");
     taken_back(&proxy, "candidate.p95 > 2.0 * baseline.p95");
-    assert_eq!(load.failed.load(SeqCst), 0, "slow is not failed");
+    assert_eq!(load.harmed(), 0, "slow is not failed");
 }
 
 #[test]
@@ -302,7 +209,7 @@ fn a_healthy_candidate_passes_and_the_wait_ends() {
         (&json!("passed"), &json!("green")),
         "{settled}"
     );
-    assert_eq!(load.failed.load(SeqCst), 0);
+    assert_eq!(load.harmed(), 0);
     assert_eq!(proxy.metric("cutover_gate_state", &["gate=\"guard\""]), 1.0);
 }
 

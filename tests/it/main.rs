@@ -2,6 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::print_stderr,
     unreachable_pub,
     missing_docs,
     reason = "a test panics to fail, and a test binary has no readers of its interface"
@@ -11,6 +12,7 @@ mod affinity;
 mod answers;
 mod balancer;
 mod basics;
+mod before;
 mod beside;
 mod bodies;
 mod corpus;
@@ -33,6 +35,7 @@ mod queue;
 mod resilience;
 mod routing;
 mod rules;
+mod scenarios;
 mod smuggling;
 mod streams;
 mod switching;

@@ -109,6 +109,7 @@ impl AppBuild<'_, '_, '_, '_> {
         self.one_client_a_connection(raw, &services);
         let (initial, active) = self.colors(raw, &services);
         let deploy = self.build.deploy(self.name, &raw.deploy);
+        self.build.gates_ca(raw, self.pem);
         App {
             name,
             hosts: hosts.unwrap_or_default(),
@@ -204,7 +205,7 @@ impl AppBuild<'_, '_, '_, '_> {
         headers: &Headers,
         resilience: ResiliencePart,
     ) -> Vec<(Service, Range<usize>)> {
-        let health = HealthPart::read(&raw.health, self.build);
+        let health = HealthPart::read(&raw.health, self.build).named_by(self.build.identities(raw));
         let timeouts = TimeoutsPart::read(&raw.timeouts, self.build);
         let tls = OriginPart::read(&raw.tls, self.build, self.pem);
         let shorthand = raw.blue.as_ref().or(raw.green.as_ref());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Build;
+use crate::config::RevisionBy;
 use crate::config::model::{EndpointAddress, GrpcProbe, Health, HttpProbe, Probe, Protocol, WhenLast};
 use crate::config::raw::{self, At, Kind};
 use crate::config::values;
@@ -30,6 +31,9 @@ pub(super) struct HealthPart {
     json: Option<Vec<(String, Value)>>,
     body_regex: Option<Option<regex::Regex>>,
     last: Option<WhenLast>,
+    /// `None`: where it can be.
+    identity: Option<bool>,
+    revision_by: Option<RevisionBy>,
 }
 
 impl HealthPart {
@@ -68,7 +72,14 @@ impl HealthPart {
                 raw::Last::Serve => WhenLast::Serve,
                 raw::Last::Refuse => WhenLast::Refuse,
             }),
+            identity: said(raw),
+            revision_by: None,
         }
+    }
+
+    /// With where the app says which revision it is.
+    pub(super) fn named_by(self, revision_by: Option<RevisionBy>) -> Self {
+        Self { revision_by, ..self }
     }
 
     /// This level's values where it has them, else the other's.
@@ -91,6 +102,8 @@ impl HealthPart {
             json: self.json.clone().or_else(|| other.json.clone()),
             body_regex: self.body_regex.clone().or_else(|| other.body_regex.clone()),
             last: self.last.or(other.last),
+            identity: self.identity.or(other.identity),
+            revision_by: self.revision_by.clone().or_else(|| other.revision_by.clone()),
         }
     }
 
@@ -114,6 +127,8 @@ impl HealthPart {
 
     /// `fixed` is the `Host` that requests get, where it is always the same.
     pub(super) fn over_defaults(self, fixed: &str) -> Health {
+        let asks = self.is_http() && self.identity.unwrap_or(true);
+        let identity = self.revision_by.clone().filter(|_| asks);
         let kind = if self.is_http() {
             Probe::Http(Box::new(HttpProbe {
                 path: self.path.unwrap_or_default(),
@@ -144,7 +159,21 @@ impl HealthPart {
             rise: self.rise.unwrap_or(2),
             fall: self.fall.unwrap_or(3),
             last: self.last.unwrap_or(WhenLast::Serve),
+            identity,
+            revision: None,
         }
+    }
+}
+
+/// What `identity` says, unless it is "auto".
+fn said(raw: &raw::Health) -> Option<bool> {
+    match raw.identity.as_ref().map(At::get) {
+        Some(raw::Whether::Said(said)) => Some(*said),
+        Some(raw::Whether::Auto(word)) => {
+            debug_assert_eq!(word, "auto", "the schema knows no other");
+            None
+        }
+        None => None,
     }
 }
 
@@ -183,6 +212,13 @@ impl Build<'_, '_, '_> {
                 raw.json.iter().flatten().next().map(|(name, _)| name.span()),
             ),
             (
+                "identity",
+                raw.identity
+                    .as_ref()
+                    .filter(|_| said(raw) == Some(true))
+                    .map(At::span),
+            ),
+            (
                 "path",
                 raw.path
                     .as_ref()
@@ -209,6 +245,31 @@ impl Build<'_, '_, '_> {
                 self.findings
                     .error(&span, "conflicting_keys", message, hint.to_owned());
             }
+        }
+    }
+
+    /// Where the app says which revision it is; reports probes that need it and cannot have it.
+    pub(super) fn identities(&mut self, raw: &raw::App) -> Option<RevisionBy> {
+        let by = self.revision_by(raw);
+        let services = raw.service.values().map(|service| &service.health);
+        for health in services.chain([&raw.health]) {
+            self.identity(health, by.as_ref());
+        }
+        by
+    }
+
+    /// `identity = true` needs something to know a revision by.
+    fn identity(&mut self, raw: &raw::Health, by: Option<&RevisionBy>) {
+        if let Some(at) = raw
+            .identity
+            .as_ref()
+            .filter(|_| said(raw) == Some(true) && by.is_none())
+        {
+            let message = "`identity = true`, but nothing says which revision answers".to_owned();
+            let hint =
+                "add `revision_header = \"x-app-revision\"` or `revision_json = \"/version\"` to the app"
+                    .to_owned();
+            self.findings.error(&at.span(), "missing_key", message, hint);
         }
     }
 

@@ -69,6 +69,9 @@ pub(super) fn build(
     matches.settle(&mut build);
     build.compat_file(&file.server, apps.len());
     let names: Vec<&str> = apps.keys().map(String::as_str).collect();
+    for raw in file.notify.iter().flatten() {
+        build.webhook_ca(raw.webhook.as_ref(), raw.ca.as_ref(), pem);
+    }
     let notify = build.notify(file.notify.as_deref().unwrap_or_default(), &names);
     Config {
         server,

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::Build;
 use crate::config::diagnostics::{did_you_mean, quoted};
+use crate::config::load::PemFile;
 use crate::config::policy::{
-    Gate, GateKind, Guard, Notify, NotifyBy, NotifyOn, OnTimeout, Policy, Requirement, RolloutPlan, StepGate,
-    Url, WINDOW_WORDS, WithoutData,
+    Gate, GateKind, Guard, Notify, NotifyBy, NotifyOn, OnTimeout, Policy, Requirement, RevisionBy,
+    RolloutPlan, StepGate, Url, WINDOW_WORDS, WithoutData,
 };
 use crate::config::raw::policy as raw;
 use crate::config::raw::{self as file, At};
@@ -45,13 +46,23 @@ impl Build<'_, '_, '_> {
         }
         let known: Vec<&str> = raw.gate.keys().map(|name| name.get().as_str()).collect();
         let rollout = self.rollout(raw.rollout.as_ref(), &known);
-        let revision_header = raw.revision_header.as_ref();
         Policy {
             gates,
             guard,
             rollout,
-            revision_header: revision_header
-                .and_then(|at| self.text("revision_header", at, values::header_name)),
+            // What is wrong with it was said where the probes were built.
+            revision_by: revision_by(raw).ok().flatten(),
+        }
+    }
+
+    /// Where the app says which revision it is; reports what cannot be.
+    pub(super) fn revision_by(&mut self, raw: &file::App) -> Option<RevisionBy> {
+        match revision_by(raw) {
+            Ok(by) => by,
+            Err((place, code, message)) => {
+                self.findings.error(&place, code, message, None);
+                None
+            }
         }
     }
 
@@ -66,9 +77,8 @@ impl Build<'_, '_, '_> {
             let one = match name {
                 "healthy" => Requirement::Healthy,
                 "identity" => {
-                    if raw.revision_header.is_none() {
-                        let message =
-                            "`identity` needs `revision_header`: nothing says which revision answers";
+                    if raw.revision_header.is_none() && raw.revision_json.is_none() {
+                        let message = "`identity` needs `revision_header` or `revision_json`: nothing says which revision answers";
                         self.findings.error(&at.span(), "missing_key", message, None);
                     }
                     Requirement::Identity
@@ -76,9 +86,19 @@ impl Build<'_, '_, '_> {
                 name if raw.gate.keys().any(|known| known.get() == name) => {
                     Requirement::Gate(name.to_owned())
                 }
+                // A table of that name is a gate of its own.
+                "smoke" => {
+                    let probes = matches!(&raw.deploy.smoke, Some(file::deploy::Smoke::Probes(list)) if !list.is_empty());
+                    if !probes {
+                        let message = "`smoke` needs requests to send";
+                        let hint = "add `[[app.NAME.deploy.smoke]]` with `request = \"GET /\"`: the server runs no command".to_owned();
+                        self.findings.error(&at.span(), "missing_key", message, hint);
+                    }
+                    Requirement::Smoke
+                }
                 name => {
                     let known = raw.gate.keys().map(|known| known.get().as_str());
-                    let known: Vec<&str> = BUILT_IN.into_iter().chain(known).collect();
+                    let known: Vec<&str> = BUILT_IN.into_iter().chain(["smoke"]).chain(known).collect();
                     self.unknown_gate(at, name, &known);
                     continue;
                 }
@@ -223,7 +243,7 @@ impl Build<'_, '_, '_> {
             return self.command(command).map(GateKind::Run);
         }
         if let Some(at) = &raw.webhook {
-            return self.url(at).map(GateKind::Webhook);
+            return self.url(at, raw.ca.as_ref()).map(GateKind::Webhook);
         }
         Some(GateKind::Approve)
     }
@@ -245,8 +265,32 @@ impl Build<'_, '_, '_> {
         Some(words)
     }
 
-    fn url(&mut self, at: &At<String>) -> Option<Url> {
-        self.text("webhook", at, url)
+    fn url(&mut self, at: &At<String>, ca: Option<&At<String>>) -> Option<Url> {
+        let ca = ca.and_then(|at| self.text("ca", at, values::file_path));
+        let url = self.text("webhook", at, url)?;
+        Some(Url { ca, ..url })
+    }
+
+    pub(super) fn gates_ca(&mut self, raw: &file::App, pem: &mut Vec<(PemFile, Range<usize>)>) {
+        for gate in raw.gate.values() {
+            self.webhook_ca(gate.webhook.as_ref(), gate.ca.as_ref(), pem);
+        }
+    }
+
+    /// `ca` says who signs a webhook's certificate.
+    pub(super) fn webhook_ca(
+        &mut self,
+        webhook: Option<&At<String>>,
+        ca: Option<&At<String>>,
+        pem: &mut Vec<(PemFile, Range<usize>)>,
+    ) {
+        let Some(at) = ca else { return };
+        if !webhook.is_some_and(|url| url.get().starts_with("https://")) {
+            let message = "`ca` has no effect: there is no webhook with `https://`".to_owned();
+            self.findings.error(&at.span(), "conflicting_keys", message, None);
+        } else if let Ok(path) = values::file_path(at.get()) {
+            pem.push((PemFile::Ca(path), at.span()));
+        }
     }
 
     fn rollout(&mut self, raw: Option<&raw::Rollout>, known: &[&str]) -> RolloutPlan {
@@ -310,7 +354,7 @@ impl Build<'_, '_, '_> {
         let mut all = Vec::new();
         for raw in raw {
             let by = match (&raw.webhook, &raw.run) {
-                (Some(at), None) => self.url(at).map(NotifyBy::Webhook),
+                (Some(at), None) => self.url(at, raw.ca.as_ref()).map(NotifyBy::Webhook),
                 (None, Some(command)) => self.command(command).map(NotifyBy::Run),
                 _ => {
                     let place = raw.webhook.as_ref().map_or(0..0, At::span);
@@ -354,6 +398,25 @@ impl Build<'_, '_, '_> {
     }
 }
 
+type Wrong = (Range<usize>, &'static str, String);
+
+fn revision_by(raw: &file::App) -> Result<Option<RevisionBy>, Wrong> {
+    let bad = |at: &At<String>, key: &str, why: String| (at.span(), "bad_value", format!("`{key}`: {why}"));
+    match (&raw.revision_header, &raw.revision_json) {
+        (None, None) => Ok(None),
+        (Some(at), None) => values::header_name(at.get())
+            .map(|name| Some(RevisionBy::Header(name)))
+            .map_err(|why| bad(at, "revision_header", why)),
+        (None, Some(at)) => values::pointer(at.get())
+            .map(|pointer| Some(RevisionBy::Json(pointer)))
+            .map_err(|why| bad(at, "revision_json", why)),
+        (Some(_), Some(at)) => {
+            let message = "`revision_header` and `revision_json` are two places for one thing: keep one";
+            Err((at.span(), "conflicting_keys", message.to_owned()))
+        }
+    }
+}
+
 fn default_steps() -> Vec<RolloutStep> {
     let step = |weight, seconds| RolloutStep {
         weight,
@@ -379,27 +442,30 @@ fn texts(at: &At<raw::OneOrMore>) -> Vec<At<String>> {
         .collect()
 }
 
-/// `http://HOST[:PORT]/PATH`
+/// `http://HOST[:PORT]/PATH`, or `https://…`
 fn url(text: &str) -> Result<Url, String> {
     const SYNTAX: &str = "write a URL as `http://127.0.0.1:9000/hook`";
-    if text.starts_with("https://") {
-        return Err(
-            "TLS to webhooks is not built in this version; write `http://…`, or use `run` with curl"
-                .to_owned(),
-        );
-    }
     let uri: http::Uri = text.parse().map_err(|_| SYNTAX.to_owned())?;
-    let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+    let (scheme, Some(authority)) = (uri.scheme_str().unwrap_or_default(), uri.authority()) else {
         return Err(SYNTAX.to_owned());
+    };
+    let (usual, prefix) = match scheme {
+        "http" => (80, ""),
+        "https" => (443, "https://"),
+        _ => return Err(SYNTAX.to_owned()),
     };
     if authority.as_str().contains('@') || authority.host().is_empty() {
         return Err("a URL here has no user and no password".to_owned());
     }
-    let port = authority.port_u16().unwrap_or(80);
+    let port = authority.port_u16().unwrap_or(usual);
+    let place = format!("{}:{port}", authority.host());
+    let endpoint = values::parse_endpoint(&format!("{prefix}{place}")).map_err(|bad| bad.to_string())?;
     let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     Ok(Url {
-        shown: format!("http://{authority}{}", uri.path()),
-        authority: format!("{}:{port}", authority.host()),
+        shown: format!("{scheme}://{authority}{}", uri.path()),
+        authority: place,
+        endpoint,
         target: target.to_owned(),
+        ca: None,
     })
 }

@@ -7,7 +7,7 @@ use http::{HeaderName, Method};
 
 use super::Build;
 use crate::config::diagnostics::{did_you_mean, quoted};
-use crate::config::model::{AffinityKey, Aim, Hold, Mirror, Network, Preview, SkewPath, Traffic};
+use crate::config::model::{AffinityKey, Aim, Hold, Mirror, Network, Preview, SkewPath, Traffic, Warmup};
 use crate::config::raw::{self, At};
 use crate::config::values;
 use crate::rollout::Color;
@@ -28,7 +28,26 @@ impl Build<'_, '_, '_> {
             failover: self.failover(&raw.failover),
             skew: self.skew(&raw.skew),
             mirror: self.mirror(&raw.mirror),
+            warmup: self.warmup(&raw.warmup),
         }
+    }
+
+    fn warmup(&mut self, raw: &raw::Warmup) -> Option<Warmup> {
+        let max = self.duration("max", raw.max.as_ref(), Duration::from_millis(1));
+        let paths = raw.paths.iter().flatten();
+        let paths = paths
+            .filter_map(|at| self.text("paths", at, values::request_target))
+            .collect();
+        // Ranges have been checked with the schema.
+        let number = |at: &Option<At<i64>>| at.as_ref().map(|at| *at.get());
+        let requests = number(&raw.requests).and_then(|count| u32::try_from(count).ok());
+        let parallel = number(&raw.parallel).and_then(|count| usize::try_from(count).ok());
+        requests.filter(|count| *count > 0).map(|requests| Warmup {
+            requests,
+            max: max.unwrap_or(Duration::from_secs(30)),
+            paths,
+            parallel: parallel.unwrap_or(4),
+        })
     }
 
     fn skew(&mut self, raw: &raw::Skew) -> Vec<SkewPath> {

@@ -54,8 +54,6 @@ pub(super) fn policy(key: &impl Fn(&str) -> String, policy: &Policy, flat: &mut 
         StepGate::Named(name) => name,
     });
     flat.list(&key("rollout.gate"), gates);
-    flat.put(
-        &key("revision_header"),
-        policy.revision_header.as_deref().unwrap_or(""),
-    );
+    let by = policy.revision_by.as_ref();
+    flat.put(&key("revision"), by.map(ToString::to_string).unwrap_or_default());
 }

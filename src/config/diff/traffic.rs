@@ -32,6 +32,12 @@ pub(super) fn traffic(app: &str, traffic: &Traffic, flat: &mut Flat) {
         flat.put(&key("mirror.max_body"), mirror.max_body);
         flat.put(&key("mirror.max_in_flight"), mirror.max_in_flight);
     }
+    if let Some(warmup) = &traffic.warmup {
+        flat.put(&key("warmup.requests"), warmup.requests);
+        flat.time(&key("warmup.max"), warmup.max);
+        flat.list(&key("warmup.paths"), &warmup.paths);
+        flat.put(&key("warmup.parallel"), warmup.parallel);
+    }
     flat.put(&key("hold.requests"), traffic.hold.requests);
     flat.put(&key("hold.bytes"), traffic.hold.bytes);
     flat.put(&key("hold.release_rate"), traffic.hold.release_rate);

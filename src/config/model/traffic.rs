@@ -26,6 +26,21 @@ pub struct Traffic {
     pub skew: Vec<SkewPath>,
     /// `[app.NAME.mirror]`; `None` is off.
     pub mirror: Option<Mirror>,
+    /// `[app.NAME.warmup]`; `None` is off.
+    pub warmup: Option<Warmup>,
+}
+
+/// `[app.NAME.warmup]`: what a color is asked for before it gets its first share of the traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warmup {
+    /// GET requests at most, 1 or more.
+    pub requests: u32,
+    /// For so long at most.
+    pub max: Duration,
+    /// Paths, in turn; empty: those that clients asked for lately.
+    pub paths: Vec<String>,
+    /// Requests under way at a time.
+    pub parallel: usize,
 }
 
 /// A path of `[app.NAME.skew]`.

@@ -56,6 +56,8 @@ pub(in crate::config) struct Gate {
     pub(in crate::config) run: Option<At<OneOrMore>>,
     /// A URL that is asked with POST.
     pub(in crate::config) webhook: Option<At<String>>,
+    /// PEM file of the authority that signs the webhook's certificate; default: those of the system.
+    pub(in crate::config) ca: Option<At<String>>,
     /// True: an operator says yes or no, with `cutover approve`.
     pub(in crate::config) approve: Option<At<bool>>,
     /// How long it may take; default 1m, for `approve` 1h.
@@ -114,6 +116,8 @@ pub(in crate::config) struct Notify {
     pub(in crate::config) app: Option<At<String>>,
     /// A URL that gets the event with POST.
     pub(in crate::config) webhook: Option<At<String>>,
+    /// PEM file of the authority that signs the webhook's certificate; default: those of the system.
+    pub(in crate::config) ca: Option<At<String>>,
     /// A command that gets the event on its standard input.
     pub(in crate::config) run: Option<At<OneOrMore>>,
     /// How long one try may take.

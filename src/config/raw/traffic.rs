@@ -89,6 +89,23 @@ pub(in crate::config) struct Skew {
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Warmup {
+    /// GET requests that a color gets before its first share of the traffic, at most; 0 = off.
+    #[schemars(range(min = 0, max = 100_000), extend("default" = 0))]
+    pub(in crate::config) requests: Option<At<i64>>,
+    /// For so long at most.
+    #[schemars(extend("default" = "30s"))]
+    pub(in crate::config) max: Option<At<DurationText>>,
+    /// What is asked for, in turn; [] = paths that clients asked for lately.
+    #[schemars(extend("default" = []))]
+    pub(in crate::config) paths: Option<Vec<At<String>>>,
+    /// Requests under way at a time.
+    #[schemars(range(min = 1, max = 256), extend("default" = 4))]
+    pub(in crate::config) parallel: Option<At<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct Mirror {
     /// Of the requests; 0 = off.
     #[schemars(range(min = 0, max = 100), extend("default" = 0))]

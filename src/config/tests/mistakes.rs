@@ -20,7 +20,12 @@ const AFTER_BASE: &[(&str, &str, &str, &str)] = &[
     ("missing_key", "§[[admin.token]]\nname = \"a\"\nrole = \"admin\"", "needs `file`", ""),
     // Documented, but of a later version.
     ("not_built", "[§fleet]\nprefix = \"x\"", "`[fleet]` is not built", ""),
-    ("not_built", "[app.web.health]\npath = \"/\"\n§identity = true", "`app.web.health.identity`", ""),
+    ("missing_key", "[app.web.health]\npath = \"/\"\nidentity = §true", "nothing says which revision answers", "`revision_header = "),
+    ("conflicting_keys", "[app.b]\nhosts = [\"b\"]\nblue = [\"h:1\"]\nrevision_header = \"x\"\nhealth.identity = §true", "`identity` has no effect", ""),
+    ("conflicting_keys", "[app.b]\nhosts = [\"b\"]\nblue = [\"h:1\"]\nrevision_header = \"x\"\nrevision_json = §\"/v\"", "two places for one thing", ""),
+    ("bad_value", "[app.b]\nhosts = [\"b\"]\nblue = [\"h:1\"]\nrevision_json = §\"version\"", "`revision_json`", ""),
+    ("bad_value", "[app.web.health]\npath = \"/\"\nidentity = §\"yes\"", "cannot be `yes`", ""),
+    ("unknown_key", "[app.web.health]\npath = \"/\"\n§revision_header = \"x\"", "in `[app.web.health]`", "belongs in `[app.web]`"),
     ("conflicting_keys", "[app.web.health]\nkind = §\"grpc\"", "needs HTTP/2, and `127.0.0.1:8001` is HTTP/1.1", "`h2c://127.0.0.1:8001`"),
     ("conflicting_keys", "[app.web.health]\npath = \"/\"\ngrpc_service = §\"shop\"", "no effect without `kind = \"grpc\"`", ""),
     ("bad_endpoint", "[app.b]\nhosts = [\"b\"]\nblue = [§\"https://unix:/h\"]", "a Unix socket has no name", ""),

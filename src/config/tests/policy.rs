@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::mistakes::found_as_told;
 use super::{BASE, good};
-use crate::config::{GateKind, NotifyBy, NotifyOn, OnTimeout, Requirement, StepGate, WithoutData, diff};
+use crate::config::{
+    GateKind, NotifyBy, NotifyOn, OnTimeout, Requirement, RevisionBy, StepGate, WithoutData, diff,
+};
 use crate::rollout::Pause;
 
 #[test]
@@ -19,13 +21,14 @@ fn mistakes_are_found_with_their_places() {
         ("out_of_range", "[app.web.guard]\nevaluations = §0", "1 to 1000", ""),
         ("out_of_range", "[app.web.guard]\nevery = §\"1ms\"", "100 ms or more", ""),
         ("unknown_key", "[app.web.guard]\n§bakes = \"5m\"", "in `[app.web.guard]`", "did you mean `bake`?"),
-        ("unknown_gate", "[app.web.switch]\nrequire = [§\"smoke\"]", "no gate `smoke`", "healthy"),
+        ("missing_key", "[app.web.switch]\nrequire = [§\"smoke\"]", "`smoke` needs requests to send", "[[app.NAME.deploy.smoke]]"),
         ("unknown_gate", "[app.web.switch]\nrequire = [§\"helthy\"]", "no gate `helthy`", "did you mean `healthy`?"),
-        ("missing_key", "[app.web.switch]\nrequire = [§\"identity\"]", "needs `revision_header`", ""),
+        ("missing_key", "[app.web.switch]\nrequire = [§\"identity\"]", "needs `revision_header` or `revision_json`", ""),
         ("conflicting_keys", "[app.web.gate.§a]\ntimeout = \"1s\"", "one of `expr`", ""),
         ("conflicting_keys", "[app.web.gate.§a]\napprove = true\nrun = \"true\"", "one of `expr`", ""),
         ("duplicate_name", "[app.web.gate.§healthy]\napprove = true", "always there", ""),
         ("bad_value", "[app.web.gate.a]\nwebhook = §\"ftp://x/\"", "`webhook` cannot be used: write a URL as `http://", ""),
+        ("conflicting_keys", "[app.web.gate.a]\nwebhook = \"http://x/\"\nca = §\"a.pem\"", "no webhook with `https://`", ""),
         ("bad_value", "[app.web.gate.a]\napprove = true\non_timeout = §\"promote\"", "cannot be `promote`", ""),
         ("bad_steps", "[app.web.rollout]\nsteps = [{ weight = 50 }, { weight = §10 }]", "rise", ""),
         ("out_of_range", "[app.web.rollout]\nsteps = [{ weight = §0 }]", "1 to 100", ""),
@@ -69,6 +72,7 @@ fn what_is_written_is_meant() {
          [app.web.guard]\nbake = \"0\"\non_insufficient_data = \"hold\"\n\
          [app.web.gate.smoke]\nrun = [\"/bin/true\"]\non_timeout = \"rollback\"\n\
          [app.web.gate.hook]\nwebhook = \"http://h/x?key=secret\"\n\
+         [app.web.gate.safe]\nwebhook = \"https://h/x\"\n\
          [app.web.rollout]\nsteps = [{{ weight = 10, pause = \"approval\" }}, {{ weight = 100 }}]\n\
          gate = [\"smoke\", \"candidate.requests > 5\"]\n\
          [[notify]]\nrun = \"cat\"\non = [\"guard\"]\n"
@@ -76,7 +80,10 @@ fn what_is_written_is_meant() {
     let app = &config.apps["web"];
     assert_eq!(app.switch.require[2], Requirement::Gate("smoke".to_owned()));
     assert_eq!(app.policy.guard.on_insufficient_data, WithoutData::Stay);
-    assert_eq!(app.policy.revision_header.as_deref(), Some("x-rev"));
+    assert_eq!(
+        app.policy.revision_by,
+        Some(RevisionBy::Header("x-rev".to_owned()))
+    );
     let smoke = &app.policy.gates["smoke"];
     assert_eq!(
         (&smoke.kind, smoke.on_timeout),
@@ -88,6 +95,13 @@ fn what_is_written_is_meant() {
     assert_eq!(
         (url.authority.as_str(), url.target.as_str(), url.shown.as_str()),
         ("h:80", "/x?key=secret", "http://h/x")
+    );
+    let GateKind::Webhook(url) = &app.policy.gates["safe"].kind else {
+        panic!("a webhook")
+    };
+    assert_eq!(
+        (url.authority.as_str(), url.endpoint.to_string().as_str()),
+        ("h:443", "https://h:443")
     );
     assert_eq!(app.policy.rollout.steps[0].pause, Pause::Approval);
     assert!(

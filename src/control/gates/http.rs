@@ -1,24 +1,22 @@
-//! Asking over HTTP: webhooks, and an endpoint's own word. One connection a question; nothing is pooled.
+//! Asking over HTTP: webhooks. One connection a question; nothing is pooled.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use serde_json::{Map, Value};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::lookup_host;
 use tokio::time::sleep;
 
-use crate::config::{Url, parse_duration};
+use crate::config::{Protocol, Url, parse_duration};
 use crate::control::ask::Verdict;
-use crate::upstream::Target;
-
-/// Bytes of an answer that are read.
-const BODY_MAX: usize = 64 << 10;
+use crate::rollout::Color;
+use crate::tls::{Originators, Trust};
+use crate::upstream::{self, Endpoint, EndpointKey, Handshake, NoReply, Target};
 
 /// How long one question may take; the gate's own time goes over it.
 const QUESTION: Duration = Duration::from_secs(10);
@@ -32,7 +30,12 @@ const AGAIN_MAX: Duration = Duration::from_secs(300);
 const AGENT: &str = concat!("cutover/", env!("CARGO_PKG_VERSION"));
 
 /// Ask a webhook until it says pass or fail. `once`: whatever it says now.
-pub(super) async fn ask(url: &Url, facts: &[(&'static str, String)], once: bool) -> (Verdict, String) {
+pub(super) async fn ask(
+    url: &Url,
+    facts: &[(&'static str, String)],
+    once: bool,
+    originators: &Originators,
+) -> (Verdict, String) {
     let mut body = Map::new();
     for (name, value) in facts {
         let value = match *name {
@@ -44,7 +47,7 @@ pub(super) async fn ask(url: &Url, facts: &[(&'static str, String)], once: bool)
     }
     let body = Value::Object(body).to_string();
     loop {
-        let answer = tokio::time::timeout(QUESTION, post(url, &body)).await;
+        let answer = tokio::time::timeout(QUESTION, post(url, &body, originators)).await;
         let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {QUESTION:?}")));
         let (verdict, detail, pause) = judge(&answer);
         // A fault of the way there is asked again until the gate's time is over; what was said stands.
@@ -116,9 +119,30 @@ pub(super) fn judge(answer: &Result<(StatusCode, Bytes), String>) -> (Verdict, S
     }
 }
 
-/// POST a JSON body; the status and a bounded body.
-pub(in crate::control) async fn post(url: &Url, body: &str) -> Result<(StatusCode, Bytes), String> {
-    let request = Request::builder()
+/// POST a JSON body, over TLS where the URL says so; the status and a bounded body.
+pub(in crate::control) async fn post(
+    url: &Url,
+    body: &str,
+    originators: &Originators,
+) -> Result<(StatusCode, Bytes), String> {
+    let mut why = NoReply::Unreachable(format!("{} has no address", url.authority));
+    let addresses = lookup_host(&url.authority).await;
+    for address in addresses.map_err(|error| error.to_string())? {
+        let endpoint = at(url, address, originators);
+        match upstream::ask(&endpoint, request(url, body)?, QUESTION).await {
+            Ok(reply) => {
+                let status = StatusCode::from_u16(reply.status).map_err(|error| error.to_string())?;
+                return Ok((status, reply.body.into()));
+            }
+            Err(error @ NoReply::Unreachable(_)) => why = error,
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Err(why.to_string())
+}
+
+fn request(url: &Url, body: &str) -> Result<Request<Full<Bytes>>, String> {
+    Request::builder()
         .method(Method::POST)
         .uri(&url.target)
         .header(HOST, &url.authority)
@@ -126,65 +150,28 @@ pub(in crate::control) async fn post(url: &Url, body: &str) -> Result<(StatusCod
         .header(USER_AGENT, HeaderValue::from_static(AGENT))
         .header(CONNECTION, HeaderValue::from_static("close"))
         .body(Full::new(Bytes::from(body.to_owned())))
-        .map_err(|error| error.to_string())?;
-    let stream = TcpStream::connect(&url.authority)
-        .await
-        .map_err(|error| error.to_string())?;
-    let (head, body) = converse(stream, request).await?;
-    Ok((head.status, body))
+        .map_err(|error| error.to_string())
 }
 
-/// GET a path of an endpoint; the headers of its answer.
-pub(super) async fn get(target: &Target, path: &str) -> Result<HeaderMap, String> {
-    let request = Request::builder()
-        .uri(path)
-        .header(
-            HOST,
-            target.to_string().trim_start_matches("unix:/").replace('/', "-"),
-        )
-        .header(USER_AGENT, HeaderValue::from_static(AGENT))
-        .header(CONNECTION, HeaderValue::from_static("close"))
-        .body(Full::new(Bytes::new()))
-        .map_err(|error| error.to_string())?;
-    let (head, _) = match target {
-        Target::Tcp(address) => {
-            let stream = TcpStream::connect(address)
-                .await
-                .map_err(|error| error.to_string())?;
-            converse(stream, request).await?
-        }
-        Target::Unix(path) => {
-            let stream = UnixStream::connect(path)
-                .await
-                .map_err(|error| error.to_string())?;
-            converse(stream, request).await?
-        }
+/// One address of a webhook, as an endpoint of nobody's: asked once, never probed, in no table.
+fn at(url: &Url, address: SocketAddr, originators: &Originators) -> Arc<Endpoint> {
+    let trust = Trust {
+        ca: url.ca.clone(),
+        ..Trust::default()
     };
-    Ok(head.headers)
-}
-
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Full<Bytes>>,
-) -> Result<(http::response::Parts, Bytes), String> {
-    let words = |error: hyper::Error| error.to_string();
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
-    let connection = Aborted(tokio::spawn(connection));
-    let answer = sender.send_request(request).await.map_err(words)?;
-    let (head, body) = answer.into_parts();
-    let body = Limited::new(body, BODY_MAX)
-        .collect()
-        .await
-        .map_err(|error| error.to_string())?;
-    drop(connection);
-    Ok((head, body.to_bytes()))
-}
-
-/// The connection's task ends with the question.
-struct Aborted<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for Aborted<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    let is_tls = url.endpoint.protocol == Protocol::Https;
+    let origin = is_tls.then(|| originators.of(&trust));
+    let key = EndpointKey {
+        app: String::new(),
+        service: String::new(),
+        color: Color::Blue,
+        address: url.endpoint.clone(),
+        target: Target::Tcp(address),
+        tls: is_tls.then(|| Handshake {
+            name: url.endpoint.name(),
+            trust,
+        }),
+        preamble: None,
+    };
+    Endpoint::over(key, origin)
 }

@@ -2,11 +2,13 @@
 
 mod http;
 mod run;
+mod smoke;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -16,10 +18,11 @@ use super::controller::{Controller, Insistence, itself};
 use super::guard::WINDOW;
 use super::guard::judge::{Figures, Finding, Sides, ask};
 use super::view::EventKind;
-use crate::config::{Gate, GateKind, Requirement};
+use crate::config::{self, Gate, GateKind, HttpProbe, Probe, Requirement, RevisionBy};
 use crate::expr::Condition;
-use crate::metrics::WINDOW_MAX;
+use crate::metrics::{Sample, WINDOW_MAX};
 use crate::rollout::{AppState, Change, Color, Command, Note, Trigger};
+use crate::upstream::{Endpoint, Health, probe_once};
 
 pub(super) use http::post;
 pub(super) use run::run;
@@ -81,6 +84,7 @@ impl Controller {
             let gated = match &one {
                 Requirement::Healthy => continue,
                 Requirement::Identity => self.identity(question).await,
+                Requirement::Smoke => self.smoke(question).await,
                 Requirement::Gate(name) => self.gate(question, name).await,
             };
             let passed = gated.verdict == Verdict::Pass;
@@ -88,6 +92,10 @@ impl Controller {
             if !passed && !question.now {
                 break;
             }
+        }
+        // Last: what the gates refuse needs no warm-up.
+        if !question.now && asked.iter().all(|gated| gated.verdict == Verdict::Pass) {
+            asked.extend(self.warm(question).await);
         }
         asked
     }
@@ -129,13 +137,16 @@ impl Controller {
         match &gate.kind {
             GateKind::Expr(conditions) => self.conditions(question, gate, conditions).await,
             GateKind::Run(words) => run(words, &question.facts(&gate.name), None).await,
-            GateKind::Webhook(url) => http::ask(url, &question.facts(&gate.name), question.now).await,
+            GateKind::Webhook(url) => {
+                let facts = question.facts(&gate.name);
+                http::ask(url, &facts, question.now, &self.originators).await
+            }
             GateKind::Approve => self.approval(question, &gate.name).await,
         }
     }
 
     /// Write the verdict down, count it, and give it back.
-    async fn told(
+    pub(super) async fn told(
         self: &Rc<Self>,
         question: &Question,
         name: &str,
@@ -172,7 +183,7 @@ impl Controller {
         }
     }
 
-    async fn moved(&self, app: &str, generation: u64) {
+    pub(super) async fn moved(&self, app: &str, generation: u64) {
         loop {
             sleep(LOOK).await;
             if self.with_slot(app, |slot| slot.state.generation).ok() != Some(generation) {
@@ -225,13 +236,27 @@ impl Controller {
         since: Option<Instant>,
         least: u64,
     ) -> Sides {
+        let little = |short: &Sample| short.requests() < least;
+        self.sides_within(app, to, state, since, |short| {
+            if little(short) { WINDOW_MAX } else { WINDOW }
+        })
+    }
+
+    /// Both colors as they are now, in a window that may depend on what the last minute has.
+    pub(super) fn sides_within(
+        &self,
+        app: &str,
+        to: Color,
+        state: &AppState,
+        since: Option<Instant>,
+        span: impl Fn(&Sample) -> Duration,
+    ) -> Sides {
         let sampler = self.sampler.borrow();
         let look = |color, since| {
             let short = sampler.over(app, color, WINDOW, since);
-            if short.requests() >= least {
-                short
-            } else {
-                sampler.over(app, color, WINDOW_MAX, since)
+            match span(&short) {
+                WINDOW => short,
+                span => sampler.over(app, color, span, since),
             }
         };
         let (own, other) = (look(to, since), look(to.other(), None));
@@ -242,6 +267,7 @@ impl Controller {
             candidate: Figures::of(&own, &own, state.share(to)),
             baseline: Figures::of(&other, &other, state.share(to.other())),
             app: Figures::of(&both, &both, 100),
+            mirror: sampler.copies(app),
         }
     }
 
@@ -314,48 +340,66 @@ impl Controller {
             let detail = format!("no revision of {to} is known: `cutover endpoints set {to} --revision R`");
             return (Verdict::Insufficient, detail);
         };
-        let Some((header, asked)) = self.to_identify(&question.app, to) else {
-            return (
-                Verdict::Insufficient,
-                "no `revision_header`, or no endpoints".to_owned(),
-            );
+        let Some((by, asked)) = self.to_identify(&question.app, to, &revision) else {
+            let detail = "no `revision_header` or `revision_json`, or no endpoints".to_owned();
+            return (Verdict::Insufficient, detail);
         };
-        for (target, path) in asked {
-            let answer = timeout(IDENTITY, http::get(&target, &path)).await;
-            let is = match answer {
-                Ok(Ok(headers)) => headers
-                    .get(&header)
-                    .and_then(|value| value.to_str().ok())
-                    .map(str::to_owned),
-                Ok(Err(why)) => return (Verdict::Fail, format!("{target}: {why}")),
-                Err(_) => return (Verdict::Fail, format!("{target}: no answer within {IDENTITY:?}")),
-            };
-            if is.as_deref() != Some(revision.as_str()) {
-                let is = is.map_or_else(|| format!("has no {header}"), |is| format!("says {header}: {is}"));
-                return (
-                    Verdict::Fail,
-                    format!("{target}{path} {is}, {revision} was announced"),
-                );
+        for (endpoint, settings) in asked {
+            let report = probe_once(&endpoint, &settings).await;
+            match (report.named, report.verdict) {
+                (Some(true), _) => {}
+                // Our own want of descriptors says nothing of the app.
+                (None, Health::Unknown) => {
+                    return (
+                        Verdict::Insufficient,
+                        format!("{}: {}", report.asked, report.reason),
+                    );
+                }
+                _ => return (Verdict::Fail, format!("{}: {}", report.asked, report.reason)),
             }
         }
-        (Verdict::Pass, format!("every endpoint says {header}: {revision}"))
+        (Verdict::Pass, format!("every endpoint says {by}: {revision}"))
     }
 
-    /// The header, and what to ask of each endpoint.
-    fn to_identify(&self, app: &str, to: Color) -> Option<(String, Vec<(crate::upstream::Target, String)>)> {
+    /// What names the revision, and whom to ask how: each endpoint as its health page is asked, else at `/`.
+    #[allow(
+        clippy::type_complexity,
+        reason = "a pair and a list of pairs: names for them would say no more"
+    )]
+    fn to_identify(
+        &self,
+        app: &str,
+        to: Color,
+        revision: &str,
+    ) -> Option<(RevisionBy, Vec<(Arc<Endpoint>, config::Health)>)> {
         let table = self.published.load_full();
         let config = self.config.borrow();
-        let header = config.apps.get(app)?.policy.revision_header.clone()?;
-        let services = &table.app(app)?.services;
-        let asked: Vec<_> = services
-            .iter()
-            .flat_map(|service| {
-                let path = service.health_path.clone().unwrap_or_else(|| "/".to_owned());
-                let members = service.pools[to].members.iter();
-                members.map(move |member| (member.endpoint.key.target.clone(), path.clone()))
-            })
-            .collect();
-        (!asked.is_empty()).then_some((header, asked))
+        let of = config.apps.get(app)?;
+        let by = of.policy.revision_by.clone()?;
+        let mut asked = Vec::new();
+        for service in &table.app(app)?.services {
+            let mut settings = of.services.get(&service.name)?.health.clone();
+            if !matches!(settings.kind, Probe::Http(_)) {
+                settings.kind = Probe::Http(Box::new(any_answer()));
+            }
+            settings.timeout = settings.timeout.max(IDENTITY);
+            (settings.identity, settings.revision) = (Some(by.clone()), Some(revision.to_owned()));
+            let members = service.pools[to].members.iter();
+            asked.extend(members.map(|member| (Arc::clone(&member.endpoint), settings.clone())));
+        }
+        (!asked.is_empty()).then_some((by, asked))
+    }
+}
+
+/// A page that is asked for its headers only.
+fn any_answer() -> HttpProbe {
+    HttpProbe {
+        path: "/".to_owned(),
+        host: String::new(),
+        headers: Vec::new(),
+        status: vec![(100, 599)],
+        json: Vec::new(),
+        body_regex: None,
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use cel::Value;
 
+use super::copies::Copies;
 use crate::config::Guard;
+use crate::control::windows::TICK;
 use crate::expr::{Condition, NoAnswer};
 use crate::metrics::Sample;
 use crate::rollout::Baseline;
@@ -122,6 +124,7 @@ pub(crate) struct Sides {
     pub candidate: Figures,
     pub baseline: Figures,
     pub app: Figures,
+    pub mirror: Copies,
 }
 
 impl Sides {
@@ -160,6 +163,7 @@ pub(crate) fn ask(condition: &Condition, sides: &Sides, min_requests: u64) -> Fi
         context.add_variable_from_value("candidate", sides.candidate.value());
         context.add_variable_from_value("baseline", sides.baseline.value());
         context.add_variable_from_value("app", sides.app.value());
+        context.add_variable_from_value("mirror", sides.mirror.value());
     });
     match answer {
         Ok(holds) => Finding {
@@ -183,6 +187,10 @@ pub(crate) fn ask(condition: &Condition, sides: &Sides, min_requests: u64) -> Fi
 fn too_few(condition: &Condition, sides: &Sides, min_requests: u64) -> Option<(String, u64)> {
     let short = condition.paths().iter().filter_map(|path| {
         let (side, field) = path.split_once('.')?;
+        if side == "mirror" {
+            let n = sides.mirror.requests();
+            return (Copies::is_rate(field) && n < min_requests).then(|| ("mirror".to_owned(), n));
+        }
         let figures = sides.side(side)?;
         let n = match field {
             "p50" | "p95" | "p99" => figures.timed,
@@ -200,18 +208,23 @@ fn values(condition: &Condition, sides: &Sides) -> String {
         let Some((side, field)) = path.split_once('.') else {
             continue;
         };
-        let Some(figures) = sides.side(side) else { continue };
-        let n = if matches!(field, "p50" | "p95" | "p99") {
-            figures.timed
-        } else {
-            figures.requests
+        let (number, n, covered) = match sides.side(side) {
+            Some(figures) if matches!(field, "p50" | "p95" | "p99") => {
+                (figures.field(field), figures.timed, figures.covered)
+            }
+            Some(figures) => (figures.field(field), figures.requests, figures.covered),
+            None => (
+                sides.mirror.field(field),
+                sides.mirror.requests(),
+                sides.mirror.covered,
+            ),
         };
         let separator = if text.is_empty() { "" } else { ", " };
-        let _ = match figures.field(field) {
+        let _ = match number {
             Some(number) => write!(text, "{separator}{path} {}", short(number)),
             None => write!(text, "{separator}{path} unknown"),
         };
-        let _ = write!(text, " (n {n} in {:.0} s)", figures.covered.as_secs_f64());
+        let _ = write!(text, " (n {n} in {:.0} s)", covered.as_secs_f64());
     }
     text
 }
@@ -248,9 +261,34 @@ pub(crate) struct Round {
     pub text: String,
 }
 
+/// So many times `min_requests` make the time since the last evaluation a window of its own.
+const LATELY: u64 = 5;
+
+/// The window in which a candidate that has just turned bad shows at once: what was good before does not thin it out.
+pub(crate) fn lately(guard: &Guard) -> Duration {
+    guard.every.max(TICK)
+}
+
 impl Watchdog {
-    /// One evaluation.
+    /// One evaluation of one window.
+    #[cfg(test)]
     pub(crate) fn evaluate(&mut self, guard: &Guard, sides: &Sides) -> Round {
+        self.evaluate_both(guard, sides, &Sides::default())
+    }
+
+    /// One evaluation: a condition holds in the usual window or, with enough requests there, in the one since the
+    /// last evaluation.
+    pub(crate) fn evaluate_both(&mut self, guard: &Guard, sides: &Sides, lately: &Sides) -> Round {
+        let enough = guard.min_requests.saturating_mul(LATELY).max(1);
+        let is_much = lately.candidate.requests >= enough && lately.candidate.timed >= enough;
+        let ask = |condition: &Condition| {
+            let finding = ask(condition, sides, guard.min_requests);
+            if finding.holds == Some(true) || !is_much {
+                return finding;
+            }
+            let now = ask(condition, lately, guard.min_requests);
+            if now.holds == Some(true) { now } else { finding }
+        };
         let mut round = Round {
             trip: None,
             warn: Vec::new(),
@@ -260,7 +298,7 @@ impl Watchdog {
         self.streaks.resize(guard.rollback_when.len(), 0);
         self.warnings.resize(guard.warn_when.len(), 0);
         for (condition, streak) in guard.rollback_when.iter().zip(&mut self.streaks) {
-            let finding = ask(condition, sides, guard.min_requests);
+            let finding = ask(condition);
             count(streak, finding.holds);
             let verdict = match finding.holds {
                 Some(true) => format!("fail {streak} of {}", guard.evaluations),
@@ -280,7 +318,7 @@ impl Watchdog {
             round.text.push_str(&said);
         }
         for (condition, streak) in guard.warn_when.iter().zip(&mut self.warnings) {
-            let finding = ask(condition, sides, guard.min_requests);
+            let finding = ask(condition);
             count(streak, finding.holds);
             if *streak == guard.evaluations {
                 round.warn.push(line(condition, &finding, "warning"));

@@ -3,6 +3,7 @@
 //! A bake is stored with the state that began it, so a restart goes on with it. What the guard finds is written down
 //! at each evaluation; what it does is a [`Change`] like any other, through the one controller.
 
+pub(crate) mod copies;
 pub(crate) mod judge;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ use super::view::EventKind;
 use crate::config::{self, WithoutData};
 use crate::metrics::{SwitchResult, WINDOW_MAX};
 use crate::rollout::{AppState, Bake, BakePhase, Baseline, Change, Color, Command, Trigger, Watch};
-use judge::{Figures, Round, Sides, Watchdog, ask};
+use judge::{Figures, Round, Sides, Watchdog, ask, lately};
 
 /// The window of rates and latencies, where it has enough requests; else all since the switch.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);
@@ -144,16 +145,21 @@ impl Controller {
         let Some((bake, guard)) = self.running(app, of) else {
             return;
         };
-        let sides = self.sides_after(app, &bake, &guard);
+        let (sides, lately) = self.sides_after(app, &bake, &guard);
         let healthy = self.known(app, bake.to).healthy;
         let judged = self.with_slot(app, |slot| {
             let guarding = slot.guarding.as_mut().filter(|guarding| guarding.of == of)?;
             guarding.was_healthy |= healthy;
-            Some((guarding.watchdog.evaluate(&guard, &sides), guarding.watched()))
+            Some((
+                guarding.watchdog.evaluate_both(&guard, &sides, &lately),
+                guarding.watched(),
+            ))
         });
         let Ok(Some((round, watched))) = judged else {
             return;
         };
+        // Health that only a gate has seen, and that is gone again, was never told as a change.
+        self.health_under_guard(app, bake.to);
         for warning in &round.warn {
             tracing::warn!(app, warning, "guard");
             self.tell(
@@ -231,8 +237,9 @@ impl Controller {
             .find_map(|condition| ask(condition, &sides, guard.min_requests).lacks)
     }
 
-    /// The two sides of a bake: the last minute of the new color, or all since the switch when that is little.
-    fn sides_after(&self, app: &str, bake: &Bake, guard: &config::Guard) -> Sides {
+    /// The two sides of a bake: the last minute of the new color, or all since the switch when that is little; and the
+    /// time since the last evaluation.
+    fn sides_after(&self, app: &str, bake: &Bake, guard: &config::Guard) -> (Sides, Sides) {
         let guarding = self.with_slot(app, |slot| {
             slot.guarding
                 .as_ref()
@@ -243,11 +250,12 @@ impl Controller {
             .flatten()
             .unwrap_or((Instant::now(), Duration::ZERO));
         let grace = guard.grace.saturating_sub(already);
+        let now = self.sides(app, bake, lately(guard), since, since + grace);
         let sides = self.sides(app, bake, WINDOW, since, since + grace);
         if sides.candidate.requests < guard.min_requests || sides.candidate.timed < guard.min_requests {
-            return self.sides(app, bake, WINDOW_MAX, since, since + grace);
+            return (self.sides(app, bake, WINDOW_MAX, since, since + grace), now);
         }
-        sides
+        (sides, now)
     }
 
     fn sides(&self, app: &str, bake: &Bake, span: Duration, since: Instant, timed_since: Instant) -> Sides {
@@ -263,6 +271,7 @@ impl Controller {
             candidate: Figures::of(&own, &timed, weight),
             baseline: Figures::of_baseline(&bake.baseline),
             app: Figures::of(&both, &both, 100),
+            mirror: sampler.copies(app),
         }
     }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::judge::{Figures, Sides, Watchdog, ask};
+use super::judge::{Figures, Sides, Watchdog, ask, lately};
 use super::{BEFORE, WINDOW};
 use crate::config::{Guard, WINDOW_WORDS};
 use crate::expr::Condition;
-use crate::metrics::{PoolCells, Sample, Windows};
+use crate::metrics::{Mirrored, PoolCells, Sample, Windows};
 use crate::rollout::Baseline;
 
 fn guard(lines: &str) -> Guard {
@@ -42,6 +42,7 @@ fn sides(candidate: Figures, baseline: Figures) -> Sides {
         app: candidate.clone(),
         candidate,
         baseline,
+        ..Sides::default()
     }
 }
 
@@ -106,6 +107,42 @@ fn counts_and_weights_need_no_minimum() {
     ] {
         assert_eq!(ask(&condition(source), sides, 50).holds, holds, "{source}");
     }
+}
+
+#[test]
+fn what_the_standby_made_of_copies_can_be_asked_for() {
+    let mut few = Sides::default();
+    few.mirror.counts = Mirrored {
+        same: 30,
+        ..Mirrored::default()
+    };
+    let found = ask(&condition("mirror.difference_rate < 0.01"), &few, 50);
+    assert_eq!(found.lacks.as_deref(), Some("mirror has 30 of 50 requests"));
+    let mut many = Sides::default();
+    many.mirror.counts = Mirrored {
+        same: 90,
+        different: 4,
+        failed: 6,
+        dropped: 1000,
+        active_micros: 100,
+        standby_micros: 250,
+    };
+    for (source, holds) in [
+        ("mirror.requests == 100 && mirror.failed == 6", true),
+        (
+            "mirror.difference_rate < 0.05 && mirror.failure_rate > 0.05",
+            true,
+        ),
+        ("mirror.slowdown < 2.0", false),
+    ] {
+        let found = ask(&condition(source), &many, 50);
+        assert_eq!(found.holds, Some(holds), "{source}: {}", found.values);
+    }
+    assert!(
+        ask(&condition("mirror.slowdown < 2.0"), &many, 50)
+            .values
+            .contains("mirror.slowdown 2.5 (n 100")
+    );
 }
 
 /// vcci (systems.md): below 10 % of traffic drop green; 10 to 50 % roll back at once; above that roll back, else
@@ -264,7 +301,10 @@ fn bake(
         }
         let timed = windows.over(now, WINDOW, Some(start + guard.grace));
         let own = Figures::of(&windows.over(now, WINDOW, Some(start)), &timed, 100);
-        if dog.evaluate(guard, &sides(own, baseline.clone())).trip.is_some() {
+        let lately = |since| windows.over(now, lately(guard), Some(since));
+        let now = Figures::of(&lately(start), &lately(start + guard.grace), 100);
+        let (own, now) = (sides(own, baseline.clone()), sides(now, baseline.clone()));
+        if dog.evaluate_both(guard, &own, &now).trip.is_some() {
             return Some(second);
         }
     }
@@ -345,8 +385,18 @@ fn a_burst_of_errors_at_200_a_second_trips_with_the_third_evaluation() {
     let kinds: Vec<Vec<Sample>> = [fine, Traffic { errors: 0.3, ..fine }]
         .map(|kind| seconds(&mut random, kind, 60))
         .into();
+    let bound = u64::from(guard.evaluations) * guard.every.as_secs();
     let tripped = bake(&guard, &mut random, &kinds[0], &|_| 1, &kinds).unwrap();
-    assert_eq!(tripped, u64::from(guard.evaluations) * guard.every.as_secs());
+    assert_eq!(tripped, bound);
+    // Also when it was well for minutes: what was good does not thin out what is bad now.
+    for turns in 100..105 {
+        let after = |second: u64| usize::from(second > turns);
+        let tripped = bake(&guard, &mut random, &kinds[0], &after, &kinds).unwrap();
+        assert!(
+            tripped > turns && tripped - turns <= bound + 1,
+            "{turns}: {tripped}"
+        );
+    }
 }
 
 #[test]

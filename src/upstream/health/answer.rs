@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Health;
 use super::words::shown;
-use crate::config::HttpProbe;
+use crate::config::{HttpProbe, RevisionBy};
 
 /// Bytes of a body that are read; a health page has no more.
 pub(super) const BODY_MAX: usize = 64 * 1024;
@@ -42,6 +42,19 @@ pub(super) struct Found {
     pub(super) verdict: Health,
     pub(super) status: Option<u16>,
     pub(super) reason: String,
+    /// The announced revision was named, or not.
+    pub(super) named: Option<bool>,
+}
+
+impl Found {
+    pub(super) fn new(verdict: Health, status: Option<u16>, reason: impl Into<String>) -> Self {
+        Self {
+            verdict,
+            status,
+            reason: reason.into(),
+            named: None,
+        }
+    }
 }
 
 /// Judge an answer. The endpoint took the connection, so it is healthy or failing.
@@ -50,10 +63,52 @@ pub(super) fn judge(probe: &HttpProbe, seen: &Seen, end: &End) -> Found {
         Some(complaint) => (Health::Failing, complaint),
         None => (Health::Healthy, seen.status.unwrap_or_default().to_string()),
     };
+    Found::new(verdict, seen.status, reason)
+}
+
+/// Whether a healthy answer is that of the announced revision. Another one's health says nothing of this one.
+pub(super) fn identify(found: Found, by: &RevisionBy, announced: &str, seen: &Seen) -> Found {
+    if found.verdict != Health::Healthy {
+        return found;
+    }
+    let is = named(by, seen);
+    if is.as_deref() == Some(announced) {
+        return Found {
+            named: Some(true),
+            ..found
+        };
+    }
+    let is = match is {
+        Some(is) => format!("says {by}: {}", shown(is.as_bytes())),
+        None => format!("has no {by}"),
+    };
     Found {
-        verdict,
-        status: seen.status,
-        reason,
+        verdict: Health::Unknown,
+        named: Some(false),
+        reason: format!(
+            "{}, but {is}, and {} was announced",
+            found.reason,
+            shown(announced.as_bytes())
+        ),
+        ..found
+    }
+}
+
+/// The revision that an answer names.
+fn named(by: &RevisionBy, seen: &Seen) -> Option<String> {
+    match by {
+        RevisionBy::Header(name) => {
+            let value = seen.trailers.get(name)?.to_str().ok()?;
+            Some(value.to_owned())
+        }
+        RevisionBy::Json(pointer) => {
+            let document: Value = serde_json::from_slice(&seen.body).ok()?;
+            match document.pointer(pointer)? {
+                Value::String(text) => Some(text.clone()),
+                Value::Null => None,
+                other => Some(other.to_string()),
+            }
+        }
     }
 }
 

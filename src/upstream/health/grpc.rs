@@ -51,15 +51,12 @@ pub(super) fn asked(service: &str) -> String {
 /// Judge the answer. The endpoint took the connection, so it is healthy or failing.
 pub(super) fn judge(service: &str, seen: &Seen, end: &End) -> Found {
     let complaint = complaint(service, seen, end);
-    Found {
-        verdict: if complaint.is_none() {
-            Health::Healthy
-        } else {
-            Health::Failing
-        },
-        status: seen.status,
-        reason: complaint.unwrap_or_else(|| "SERVING".to_owned()),
-    }
+    let verdict = match complaint {
+        None => Health::Healthy,
+        Some(_) => Health::Failing,
+    };
+    let reason = complaint.unwrap_or_else(|| "SERVING".to_owned());
+    Found::new(verdict, seen.status, reason)
 }
 
 fn complaint(service: &str, seen: &Seen, end: &End) -> Option<String> {

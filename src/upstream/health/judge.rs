@@ -36,6 +36,11 @@ impl Judge {
         now
     }
 
+    /// Somebody else answers there than was announced: whatever was known of the endpoint is of another.
+    pub fn stranger(&mut self) -> Health {
+        self.unanimous(Health::Unknown)
+    }
+
     fn unanimous(&mut self, health: Health) -> Health {
         self.against = 0;
         health

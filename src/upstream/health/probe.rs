@@ -34,6 +34,7 @@ pub async fn probe_once(endpoint: &Endpoint, settings: &config::Health) -> Probe
         latency: began.elapsed(),
         verdict: found.verdict,
         reason: found.reason,
+        named: found.named,
         at,
     }
 }
@@ -76,11 +77,7 @@ fn refused(error: &ConnectError) -> Found {
         ConnectError::Io(error) => (Health::Unreachable, words::of_io(error)),
         error => (Health::Unreachable, words::shown(error.to_string().as_bytes())),
     };
-    Found {
-        verdict,
-        status: None,
-        reason,
-    }
+    Found::new(verdict, None, reason)
 }
 
 async fn ask(dialled: Dialled, settings: &config::Health, endpoint: &Endpoint, began: Instant) -> Found {
@@ -92,11 +89,7 @@ async fn ask(dialled: Dialled, settings: &config::Health, endpoint: &Endpoint, b
     let request = match request {
         Ok(request) => request,
         Err(reason) => {
-            return Found {
-                verdict: Health::Failing,
-                status: None,
-                reason,
-            };
+            return Found::new(Health::Failing, None, reason);
         }
     };
     let mut seen = Seen::default();
@@ -112,17 +105,20 @@ async fn ask(dialled: Dialled, settings: &config::Health, endpoint: &Endpoint, b
     };
     match &settings.kind {
         Probe::Grpc(probe) => grpc::judge(&probe.service, &seen, &end),
-        Probe::Http(probe) => answer::judge(probe, &seen, &end),
+        Probe::Http(probe) => {
+            let found = answer::judge(probe, &seen, &end);
+            match (&settings.identity, &settings.revision) {
+                (Some(by), Some(announced)) => answer::identify(found, by, announced, &seen),
+                _ => found,
+            }
+        }
         Probe::Tcp => connected(false),
     }
 }
 
 fn connected(is_tls: bool) -> Found {
-    Found {
-        verdict: Health::Healthy,
-        status: None,
-        reason: if is_tls { "connected, TLS" } else { "connected" }.into(),
-    }
+    let reason = if is_tls { "connected, TLS" } else { "connected" };
+    Found::new(Health::Healthy, None, reason)
 }
 
 /// The `Host` that a probe names, else the endpoint's own.

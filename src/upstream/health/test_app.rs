@@ -133,6 +133,8 @@ pub(super) fn settings(kind: Probe, timeout: Duration) -> config::Health {
         rise: 1,
         fall: 1,
         last: WhenLast::Serve,
+        identity: None,
+        revision: None,
     }
 }
 

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod backend;
 pub mod desk;
 pub mod http2;
+pub mod misbehave;
 pub mod proxy;
 pub mod service;
 pub mod tls;
@@ -39,5 +40,16 @@ pub struct Ends<'a>(pub &'a AtomicBool);
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
         self.0.store(true, SeqCst);
+    }
+}
+
+/// One line to quote: `tests/run` shows them all at its end.
+pub fn say(line: &str) {
+    use std::io::Write;
+    eprintln!("figure: {line}");
+    if let Some(path) = std::env::var_os("CUTOVER_FIGURES")
+        && let Ok(mut file) = std::fs::OpenOptions::new().create(true).append(true).open(path)
+    {
+        let _ = writeln!(file, "{line}");
     }
 }

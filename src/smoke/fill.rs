@@ -8,14 +8,14 @@ use crate::config::CommandLine;
 use crate::rollout::Color;
 
 /// The environment.
-pub(super) type Env<'e> = dyn Fn(&str) -> Option<String> + 'e;
+pub(crate) type Env<'e> = dyn Fn(&str) -> Option<String> + 'e;
 
 /// Shorter values are not masked: `1` or `no` would hide half of every output.
 const SECRET_MIN: usize = 4;
 
 /// What texts are completed with.
 #[derive(Clone, Debug)]
-pub(super) struct Values {
+pub(crate) struct Values {
     pub app: String,
     pub color: Color,
     pub other: Color,
@@ -33,7 +33,7 @@ impl Values {
     ///
     /// # Errors
     /// Says what is missing and how to give it.
-    pub(super) fn fill(&mut self, text: &str, env: &Env<'_>) -> Result<String, String> {
+    pub(crate) fn fill(&mut self, text: &str, env: &Env<'_>) -> Result<String, String> {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(at) = rest.find(['$', '{']) {
@@ -85,7 +85,7 @@ impl Values {
     ///
     /// # Errors
     /// Says what is missing.
-    pub(super) fn command(&mut self, line: &CommandLine, env: &Env<'_>) -> Result<Vec<String>, String> {
+    pub(crate) fn command(&mut self, line: &CommandLine, env: &Env<'_>) -> Result<Vec<String>, String> {
         match line {
             CommandLine::Words(words) => {
                 let mut filled = Vec::new();
@@ -151,7 +151,7 @@ impl Values {
     }
 
     /// A line without the values of `${VAR}`.
-    pub(super) fn masked(&self, text: &str) -> String {
+    pub(crate) fn masked(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in &self.secrets {
             if text.contains(secret.as_str()) {
