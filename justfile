@@ -21,7 +21,7 @@ e2e SIZE="quick":
 bench *ARGS:
     cargo bench --bench pieces {{ARGS}}
 
-# nginx, HAProxy and cutover side by side in one run; see benches/README.md.
+# Beside nginx, HAProxy, Envoy, Caddy and Pingora in one run (--quick: some minutes); see benches/README.md.
 compare *ARGS:
     ./benches/compare/run.sh {{ARGS}}
 

@@ -1,7 +1,10 @@
 //! The two ends of the comparison that are no proxy: a raw responder, and a relay that knows no HTTP (the floor).
 //!
-//!     raw_backend serve ADDRESS...          answers by path: /128, /16k, /256k; anything else 128 bytes
-//!     raw_backend relay LISTEN UPSTREAM     copies bytes both ways
+//!     bench_backend serve ADDRESS... [--rpc ADDRESS...]
+//!         answers by path: /16k, /64k, /256k, /10m, /color (the number of the address); anything else 128 bytes.
+//!         A request that asks for a WebSocket gets one that sends every message back. --rpc: gRPC over clear HTTP/2.
+//!     bench_backend relay LISTEN UPSTREAM
+//!         copies bytes both ways
 //!
 //! One thread, keep-alive, no parsing beyond the end of the head: it must never be what limits a proxy.
 
@@ -9,8 +12,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+
+/// The answer to the one key that our clients send (RFC 6455 section 1.3 has the pair).
+const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
+    sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 fn main() -> std::io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -19,10 +28,17 @@ fn main() -> std::io::Result<()> {
         .build()?;
     runtime.block_on(async {
         match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-            ["serve", addresses @ ..] if !addresses.is_empty() => serve(addresses).await,
+            ["serve", rest @ ..] if !rest.is_empty() => {
+                let mut halves = rest.split(|word| *word == "--rpc");
+                let addresses = halves.next().unwrap_or_default();
+                for address in halves.next().unwrap_or_default() {
+                    tokio::spawn(serve_rpc(TcpListener::bind(address).await?));
+                }
+                serve(addresses).await
+            }
             ["relay", listen, upstream] => relay(listen, upstream).await,
             _ => {
-                eprintln!("usage: raw_backend serve ADDRESS... | relay LISTEN UPSTREAM");
+                eprintln!("usage: bench_backend serve ADDRESS... [--rpc ADDRESS...] | relay LISTEN UPSTREAM");
                 Ok(())
             }
         }
@@ -31,49 +47,57 @@ fn main() -> std::io::Result<()> {
 
 /// Whole answers, made once.
 struct Answers {
+    by_path: Vec<(&'static [u8], Vec<u8>)>,
     small: Vec<u8>,
-    middle: Vec<u8>,
-    large: Vec<u8>,
+    color: Vec<u8>,
 }
 
 impl Answers {
+    fn new(number: usize) -> Self {
+        let sized = |path: &'static str, kib: usize| (path.as_bytes(), answer(&vec![b'x'; kib * 1024]));
+        Self {
+            by_path: vec![
+                sized("/16k", 16),
+                sized("/64k", 64),
+                sized("/256k", 256),
+                sized("/10m", 10 * 1024),
+            ],
+            small: answer(&[b'x'; 128]),
+            color: answer(format!("{number}\n").as_bytes()),
+        }
+    }
+
     fn of(&self, head: &[u8]) -> &[u8] {
         let path = head.split(|byte| *byte == b' ').nth(1).unwrap_or(b"/");
-        match path {
-            b"/16k" => &self.middle,
-            b"/256k" => &self.large,
-            _ => &self.small,
+        match self.by_path.iter().find(|(known, _)| *known == path) {
+            Some((_, answer)) => answer,
+            None if path == b"/color" => &self.color,
+            None => &self.small,
         }
     }
 }
 
-fn answer(length: usize) -> Vec<u8> {
+fn answer(body: &[u8]) -> Vec<u8> {
+    let length = body.len();
     let mut bytes =
         format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\r\n")
             .into_bytes();
-    bytes.resize(bytes.len() + length, b'x');
+    bytes.extend_from_slice(body);
     bytes
 }
 
 async fn serve(addresses: &[&str]) -> std::io::Result<()> {
-    let answers = Arc::new(Answers {
-        small: answer(128),
-        middle: answer(16 * 1024),
-        large: answer(256 * 1024),
-    });
-    let mut listeners = Vec::new();
-    for address in addresses {
-        listeners.push(TcpListener::bind(address).await?);
-    }
-    let accepting = listeners.into_iter().map(|listener| {
-        let answers = Arc::clone(&answers);
-        tokio::spawn(async move {
+    let mut accepting = Vec::new();
+    for (number, address) in addresses.iter().enumerate() {
+        let listener = TcpListener::bind(address).await?;
+        let answers = Arc::new(Answers::new(number));
+        accepting.push(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(respond(stream, Arc::clone(&answers)));
             }
-        })
-    });
-    for task in accepting.collect::<Vec<_>>() {
+        }));
+    }
+    for task in accepting {
         let _ = task.await;
     }
     Ok(())
@@ -91,6 +115,11 @@ async fn respond(mut stream: TcpStream, answers: Arc<Answers>) {
         // Requests have no body; several may have come at once.
         while let Some(end) = buffer[..filled].windows(4).position(|four| four == b"\r\n\r\n") {
             let end = end + 4;
+            if buffer[..end].starts_with(b"GET /socket ") {
+                let _ = stream.write_all(SWITCHED).await;
+                buffer.copy_within(end..filled, 0);
+                return echo(stream, buffer, filled - end).await;
+            }
             if stream.write_all(answers.of(&buffer[..end])).await.is_err() {
                 return;
             }
@@ -101,6 +130,72 @@ async fn respond(mut stream: TcpStream, answers: Arc<Answers>) {
             return;
         }
     }
+}
+
+/// Sends every message of up to 125 bytes back, unmasked (RFC 6455 section 5.2); ends at anything else.
+async fn echo(mut stream: TcpStream, mut buffer: Vec<u8>, mut filled: usize) {
+    const HEAD: usize = 2;
+    const MASK: usize = 4;
+    loop {
+        while filled >= HEAD && filled >= HEAD + MASK + usize::from(buffer[1] & 0x7f) {
+            let length = usize::from(buffer[1] & 0x7f);
+            let end = HEAD + MASK + length;
+            if length > 125 || buffer[0] & 0x0f == 8 {
+                return;
+            }
+            let mut frame = [0; HEAD + 125];
+            frame[0] = buffer[0];
+            frame[1] = buffer[1] & 0x7f;
+            for (index, byte) in frame[HEAD..HEAD + length].iter_mut().enumerate() {
+                *byte = buffer[HEAD + MASK + index] ^ buffer[HEAD + index % MASK];
+            }
+            if stream.write_all(&frame[..HEAD + length]).await.is_err() {
+                return;
+            }
+            buffer.copy_within(end..filled, 0);
+            filled -= end;
+        }
+        match stream.read(&mut buffer[filled..]).await {
+            Ok(length) if length > 0 => filled += length,
+            _ => return,
+        }
+    }
+}
+
+async fn serve_rpc(listener: TcpListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let _ = stream.set_nodelay(true);
+        tokio::spawn(async move {
+            let mut builder = h2::server::Builder::new();
+            builder
+                .max_concurrent_streams(1024)
+                .initial_connection_window_size(1 << 24);
+            let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else {
+                return;
+            };
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                tokio::spawn(answer_rpc(request.into_body(), respond));
+            }
+        });
+    }
+}
+
+/// Reads one message and sends it back: head, data, trailers.
+async fn answer_rpc(mut body: h2::RecvStream, mut respond: h2::server::SendResponse<Bytes>) -> Option<()> {
+    let mut message = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data.ok()?;
+        let _ = body.flow_control().release_capacity(data.len());
+        message.extend_from_slice(&data);
+    }
+    let mut head = Response::new(());
+    head.headers_mut()
+        .insert("content-type", HeaderValue::from_static("application/grpc"));
+    let mut stream = respond.send_response(head, false).ok()?;
+    stream.send_data(message.into(), false).ok()?;
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    stream.send_trailers(trailers).ok()
 }
 
 async fn relay(listen: &str, upstream: &str) -> std::io::Result<()> {
