@@ -91,7 +91,10 @@ fn address(text: &str) -> Result<Address, String> {
     if port.contains('/') {
         return Err("an endpoint has no path; a path belongs to the service".to_owned());
     }
-    let port = port_number(port)?;
+    let port = port_number(port).map_err(|why| match host {
+        "docker" => format!("{why}; containers are written `docker:SERVICE:PORT`"),
+        _ => why,
+    })?;
     let host = host.to_ascii_lowercase();
     host_name(&host)?;
     Ok(Address::Name { host, port })

@@ -215,7 +215,7 @@ impl Controller {
             error,
         } = found;
         if let Some(error) = error {
-            tracing::warn!(name = %address, error, "name does not resolve");
+            tracing::warn!(endpoint = %address, error, "no address is known of this endpoint");
         }
         let targets: Vec<_> = addresses.into_iter().map(Target::Tcp).collect();
         let config = self.config.borrow().clone();

@@ -125,6 +125,7 @@ fn endpoints_are_shown_as_they_were_written() {
         (":8001", "it has no host"),
         ("web:", "nothing follows the colon"),
         ("web:0", "1 to 65535"),
+        ("docker:app-blue", "`docker:SERVICE:PORT`"),
         ("127.0.0.1:0", "port 0"),
         ("web:70000", "1 to 65535"),
         ("web:+80", "1 to 65535"),
