@@ -370,6 +370,8 @@ pub(super) struct App {
     pub(super) guard: policy::Guard,
     /// A switch in steps.
     pub(super) rollout: Option<policy::Rollout>,
+    /// How long the color that a switch left is kept: then it is said that it can be retired. Default: nobody says.
+    pub(super) standby_ttl: Option<At<DurationText>>,
     /// The answer header in which the app names its revision.
     pub(super) revision_header: Option<At<String>>,
     /// In place of the header: a JSON pointer into the health page.

@@ -251,6 +251,7 @@ impl Controller {
         self.free_retired();
         self.expire_leases();
         self.watch_failovers();
+        self.watch_standbys();
         if self.apps.borrow().values().any(|slot| slot.undurable.is_some()) {
             self.spawn(|own| async move { own.store_undurable().await });
         }
