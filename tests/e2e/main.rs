@@ -40,6 +40,7 @@ mod life;
 mod linters;
 mod names;
 mod nginx;
+mod origins;
 mod reload;
 mod scanners;
 mod slow;
