@@ -193,3 +193,16 @@ fn a_probe_asks_by_the_name_that_the_proxy_would_send() {
         assert_eq!(door.host, host, "{lines}");
     }
 }
+
+#[test]
+fn a_note_that_differs_in_its_figures_says_the_same() {
+    let words = steps::words;
+    assert_eq!(
+        words("candidate has 3 of 50 requests, 0.5 s"),
+        words("candidate has 12 of 50 requests, 10.25 s")
+    );
+    assert_ne!(
+        words("candidate has 3 of 50 requests"),
+        words("baseline has 3 of 50 requests")
+    );
+}
