@@ -34,7 +34,7 @@ soak MINUTES="60":
 # machine, and HTTP/1.1 with changed bytes against the whole proxy, with many more cases than in a test run.
 fuzz CASES="200000":
     PROPTEST_CASES={{CASES}} CUTOVER_SIMULATIONS={{CASES}} cargo test --release --lib --test simulation -- config::tests::values judge store::tests the_machine
-    CUTOVER_FUZZ=$(({{CASES}} / 10 + 1)) cargo test --release --test it -- corpus::mutations
+    CUTOVER_FUZZ=$(({{CASES}} / 40 + 1)) cargo test --release --test it -- corpus::mutations
 
 # Two built-in colors and the proxy on free loopback ports.
 demo:
