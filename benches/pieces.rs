@@ -16,6 +16,7 @@ use cutover::config::{
 use cutover::metrics::Registry;
 use cutover::proxy::headers::{Peer, prepare_request, prepare_response};
 use cutover::proxy::request_id::RequestIds;
+use cutover::proxy::seen::Seen;
 use cutover::rollout::{AppState, ByColor, Color, Phase, Weight, is_candidate};
 use cutover::routing::{
     AppInput, Asked, Fixed, HostBuffer, Matcher, Place, Resolved, Special, choose, rebuild,
@@ -189,7 +190,8 @@ fn headers(c: &mut Criterion) {
     c.bench_function("request head (copy included)", |b| {
         b.iter(|| {
             let mut headers = request.clone();
-            prepare_request(&mut headers, &rules, &peer, None, &ids, endpoint);
+            let seen = Seen::at(&headers);
+            prepare_request(&mut headers, seen, &rules, &peer, None, &ids, endpoint);
             headers
         });
     });

@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod deploy;
+pub mod draft;
 pub mod expr;
 pub mod metrics;
 pub mod proxy;

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::rt;
 use hyper_util::rt::TokioIo;
 use rustix::net::{RecvFlags, recv};
@@ -37,6 +38,8 @@ thread_local! {
 pub struct Io<S> {
     stream: TokioIo<S>,
     watch: Arc<Watch>,
+    /// What was read of the stream already, and comes first.
+    first: Bytes,
 }
 
 /// What a connection's owner can see of its stream while hyper has it. One thread writes and reads it; atomics
@@ -81,9 +84,15 @@ impl<S> Io<S> {
             Self {
                 stream: TokioIo::new(stream),
                 watch: Arc::clone(&watch),
+                first: Bytes::new(),
             },
             watch,
         )
+    }
+
+    /// What was taken from the stream before, given back: it is read before anything else. Not counted again.
+    pub fn read_first(&mut self, first: Bytes) {
+        self.first = first;
     }
 
     /// The stream again.
@@ -96,8 +105,13 @@ impl<S: AsyncRead + Unpin> rt::Read for Io<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: rt::ReadBufCursor<'_>,
+        mut buf: rt::ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let count = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
         let room = buf.remaining();
         // The cursor is consumed, so the count is taken from what the stream reports through a counting reader.
         let this = &mut *self;
@@ -235,6 +249,16 @@ impl Stream {
 }
 
 impl Socket {
+    /// Ready once there is something to read: bytes, the peer's end, or an error.
+    ///
+    /// Takes the stream's one place for a waiting reader: only to be polled while nobody reads.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(half) => tcp_of(half).poll_read_ready(cx).map(|_| ()),
+            Self::Unix(half) => unix_of(half).poll_read_ready(cx).map(|_| ()),
+        }
+    }
+
     /// Ready once the peer has reset the connection. A peer that has only finished sending has not: it may wait
     /// for an answer, so from then on this stays pending and the next write tells.
     ///

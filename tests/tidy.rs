@@ -12,12 +12,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("main", &["cli", "app"]),
     // The operator's side: it knows the server by the admin API alone.
     ("deploy", &["admin", "config", "rollout"]),
+    // A first config file: texts alone.
+    ("draft", &["config"]),
     ("demo", &["app", "config", "rollout"]),
     (
         "cli",
         &[
-            "app", "demo", "deploy", "admin", "control", "store", "proxy", "routing", "upstream", "config",
-            "rollout",
+            "app", "demo", "deploy", "draft", "admin", "control", "store", "proxy", "routing", "upstream",
+            "config", "rollout",
         ],
     ),
     (

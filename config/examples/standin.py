@@ -4,12 +4,14 @@
 
 The name of the revision says how it behaves: `…-sick` never becomes healthy, `…-broken` is healthy and wrong,
 `…-rots` passes every check and then fails its users.
+With TLS_CERT and TLS_KEY it speaks TLS. With OWN_NAME it wants to be asked for under that name, in SNI and Host, as hosted apps do.
 Python's standard library only.
 """
 
 import hashlib
 import json
 import os
+import ssl
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +21,7 @@ COLOR = os.environ.get("COLOR", "none")
 REVISION = os.environ.get("REVISION", "dev")
 STARTED = time.monotonic()
 START_PERIOD = float(os.environ.get("START_PERIOD", "0"))  # models load
+OWN_NAME = os.environ.get("OWN_NAME")
 SICK, BROKEN, ROTS = (REVISION.endswith(end) for end in ("-sick", "-broken", "-rots"))
 
 
@@ -42,6 +45,10 @@ def known(method, path, body):
     if (method, path) == ("POST", "/api/auth/verify"):
         right = json.loads(body or b"{}").get("code") == "4711" and not BROKEN
         return (200, {"ok": True, "user": "probe"}) if right else (401, {"ok": False})
+    if SYSTEM == "vcci" and path == "/v1/items":
+        return (500, {"error": "relation items does not exist"}) if BROKEN else (200, {"items": [1, 2, 3]})
+    if SYSTEM == "mina" and (method, path) == ("POST", "/api/session"):
+        return 200, {"token": "s-4711"}
     if SYSTEM == "ala-frontend" and path == "/":
         return 200, "<!doctype html><title>ala</title>"
     return None
@@ -60,10 +67,23 @@ class App(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
+    def setup(self):
+        if isinstance(self.request, ssl.SSLSocket):
+            self.request.do_handshake()
+        super().setup()
+
+    def judge(self, path, body):
+        if OWN_NAME and self.headers.get("host", "").split(":")[0] != OWN_NAME:
+            return 421, {"error": f"no app is called {self.headers.get('host')}"}
+        if SYSTEM == "mina" and path == "/api/me":
+            right = self.headers.get("authorization") == "Bearer s-4711" and not BROKEN
+            return (200, {"user": "probe"}) if right else (401, {"user": None})
+        return known(self.command, path, body) or (200, None)
+
     def answer(self):
         body = self.read_body()
         path = self.path.split("?")[0]
-        status, said = known(self.command, path, body) or (200, None)
+        status, said = self.judge(path, body)
         if said is None:
             said = {
                 "color": COLOR, "revision": REVISION, "service": SYSTEM, "method": self.command, "path": path,
@@ -92,9 +112,31 @@ if SICK:
     print("ERROR: could not connect to the database", flush=True)
 
 
+def only_own_name(_socket, name, _context):
+    return None if name == OWN_NAME else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+
+
 class Server(ThreadingHTTPServer):
     request_queue_size = 256
     daemon_threads = True
+    tls = None
+
+    def get_request(self):
+        stream, address = super().get_request()
+        if self.tls:  # the handshake is the connection's own thread's: one slow client stops nobody
+            stream = self.tls.wrap_socket(stream, server_side=True, do_handshake_on_connect=False)
+        return stream, address
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], (ssl.SSLError, ConnectionError)):  # clients may leave
+            super().handle_error(request, client_address)
+
+
+if "TLS_CERT" in os.environ:
+    Server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    Server.tls.load_cert_chain(os.environ["TLS_CERT"], os.environ["TLS_KEY"])
+    if OWN_NAME:
+        Server.tls.sni_callback = only_own_name
 
 
 Server((os.environ.get("HOST", "0.0.0.0"), int(os.environ.get("PORT", "8000"))), App).serve_forever()

@@ -12,6 +12,9 @@ use crate::config;
 /// Where a packaged server puts its socket.
 const PACKAGED: &str = "/run/cutover/admin.sock";
 
+/// What `-c` is when nobody says it: a server may well have been started with it.
+const HERE: &str = "cutover.toml";
+
 /// Where a server started in this directory puts it.
 const LOCAL: &str = ".cutover/admin.sock";
 
@@ -91,15 +94,15 @@ fn candidates(search: &Search<'_>) -> Result<Vec<(&'static str, Address)>, NotFo
         return Ok(vec![("$CUTOVER_ADMIN", address)]);
     }
     if let Some(path) = search.config {
-        let loaded = config::load(path, search.env)
-            .map_err(|diagnostics| NotFound::Config(diagnostics.to_string()))?;
-        let admin = loaded.config.admin;
-        let mut candidates = vec![("-c", Address::Unix(admin.socket))];
-        let authority = admin.address.and_then(|address| address.to_string().parse().ok());
-        candidates.extend(authority.map(|authority| ("-c", Address::Http(authority))));
-        return Ok(candidates);
+        return of_file("-c", path, search.env);
     }
-    let mut candidates = vec![("packaged", Address::Unix(PACKAGED.into()))];
+    // One that is refused names no server; `check` and `run` say why.
+    let here = Path::new(HERE);
+    let mut candidates = match here.exists() {
+        true => of_file("./cutover.toml", here, search.env).unwrap_or_default(),
+        false => Vec::new(),
+    };
+    candidates.push(("packaged", Address::Unix(PACKAGED.into())));
     let below = |name: &str, inner: &str| {
         (search.env)(name)
             .filter(|value| !value.is_empty())
@@ -110,6 +113,22 @@ fn candidates(search: &Search<'_>) -> Result<Vec<(&'static str, Address)>, NotFo
         .extend(below("XDG_STATE_HOME", "cutover/admin.sock").map(|address| ("$XDG_STATE_HOME", address)));
     candidates.push(("this directory", Address::Unix(LOCAL.into())));
     Ok(candidates)
+}
+
+/// The doors that a config file names.
+fn of_file(
+    source: &'static str,
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Vec<(&'static str, Address)>, NotFound> {
+    let loaded = config::load(path, env).map_err(|diagnostics| NotFound::Config(diagnostics.to_string()))?;
+    let admin = loaded.config.admin;
+    let authority = admin.address.and_then(|address| address.to_string().parse().ok());
+    let tcp = authority.map(|authority| (source, Address::Http(authority)));
+    Ok([(source, Address::Unix(admin.socket))]
+        .into_iter()
+        .chain(tcp)
+        .collect())
 }
 
 fn token(search: &Search<'_>) -> Result<Option<HeaderValue>, NotFound> {

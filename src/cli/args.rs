@@ -7,6 +7,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::deploy::Deploy;
+use super::init::Init;
 use crate::config;
 use crate::rollout::Color;
 
@@ -82,6 +83,8 @@ pub(super) struct Common {
 pub(super) enum Verb {
     /// Run the proxy
     Run(Run),
+    /// Write a first config file: from flags, questions, or an nginx file
+    Init(Init),
     /// Check a config file, touching nothing
     Check,
     /// Try it: a proxy, two colors, and what to type
@@ -409,7 +412,7 @@ impl Cli {
             ),
             ("--admin", common.admin.is_some(), takes.server),
             ("--token-file", common.token_file.is_some(), takes.server),
-            ("--app", common.app.is_some(), takes.server),
+            ("--app", common.app.is_some(), takes.server || takes.name),
         ];
         if let Some((flag, ..)) = given.iter().find(|(_, given, taken)| *given && !taken) {
             return Err(format!(
@@ -421,7 +424,8 @@ impl Cli {
             .as_deref()
             .is_some_and(|reason| !reason.trim().is_empty());
         for (flag, given) in [
-            ("--force", common.force),
+            // No history is written by `init`.
+            ("--force", common.force && !matches!(self.verb, Verb::Init(_))),
             ("--ignore-health", common.ignore_health),
         ] {
             if given && !reason {
@@ -455,6 +459,8 @@ struct Takes {
     force: bool,
     ignore_health: bool,
     wait: bool,
+    /// It names an app itself.
+    name: bool,
 }
 
 impl Verb {
@@ -471,6 +477,14 @@ impl Verb {
         };
         match self {
             Self::Run(_) => ("run", none),
+            Self::Init(_) => (
+                "init",
+                Takes {
+                    force: true,
+                    name: true,
+                    ..none
+                },
+            ),
             Self::Check => ("check", none),
             Self::Demo => ("demo", none),
             Self::Schema => ("schema", none),

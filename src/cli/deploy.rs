@@ -20,8 +20,8 @@ use super::server;
 use crate::admin::client::Call;
 use crate::admin::find::{Search, find};
 use crate::admin::{Exit, dto};
-use crate::config::{self, App};
-use crate::deploy::{Aim, Done, Event, Options, Run, Stopped, Trouble, seconds};
+use crate::config::{self, Aim, App, ListenAddress, Listener};
+use crate::deploy::{self, Done, Event, Options, Run, Stopped, Trouble, seconds};
 use crate::rollout::Color;
 
 /// `deploy`
@@ -68,7 +68,7 @@ pub(super) enum To {
     Auto,
 }
 
-impl From<To> for Aim {
+impl From<To> for deploy::Aim {
     fn from(to: To) -> Self {
         match to {
             To::Blue => Self::Color(Color::Blue),
@@ -91,6 +91,8 @@ pub(super) struct Own {
     pub app: App,
     /// The folder of the file: commands run there.
     pub folder: PathBuf,
+    /// Its listeners for one color: which, and the URL. With several apps a URL alone says too little.
+    preview: Vec<(Aim, String)>,
     /// The file.
     path: PathBuf,
 }
@@ -101,6 +103,10 @@ impl Own {
         let path = server::file(common)?;
         let loaded = config::load(&path, env)
             .map_err(|diagnostics| Failure::new(Exit::ConfigInvalid, diagnostics.to_string()))?;
+        let preview = match loaded.config.apps.len() {
+            1 => previews(&loaded.config.listeners),
+            _ => Vec::new(),
+        };
         let mut apps = loaded.config.apps;
         let names = apps.keys().cloned().collect::<Vec<_>>().join(", ");
         let file = path.display();
@@ -121,6 +127,7 @@ impl Own {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         Ok(Self {
             folder: folder.unwrap_or(Path::new(".")).to_owned(),
+            preview,
             app,
             path,
         })
@@ -154,6 +161,7 @@ impl Own {
         let run = Run {
             app: &self.app,
             folder: self.folder.clone(),
+            preview: self.preview.clone(),
             options,
             client,
             env,
@@ -163,6 +171,26 @@ impl Own {
         };
         Ok(work(run).await)
     }
+}
+
+/// The URLs of listeners through which every request is meant for one color.
+fn previews(listeners: &[Listener]) -> Vec<(Aim, String)> {
+    let url = |listener: &Listener| {
+        let scheme = if listener.tls.is_some() { "https" } else { "http" };
+        match &listener.address {
+            ListenAddress::Unix(_) => listener.address.to_string(),
+            ListenAddress::Tcp(address) if address.ip().is_unspecified() => {
+                format!("{scheme}://localhost:{}", address.port())
+            }
+            ListenAddress::Tcp(address) => format!("{scheme}://{address}"),
+        }
+    };
+    let aimed = listeners
+        .iter()
+        .filter(|listener| listener.redirect_https.is_none());
+    aimed
+        .filter_map(|listener| Some((listener.color?, url(listener))))
+        .collect()
 }
 
 /// A line from stdin, read by a thread of its own: the process may end while it still waits.

@@ -4,6 +4,7 @@ mod args;
 mod deploy;
 mod failure;
 mod hold;
+mod init;
 mod look;
 mod operate;
 mod output;
@@ -83,6 +84,7 @@ fn parse_error(error: &clap::Error, output: &mut Output) -> Exit {
 fn dispatch(cli: &Cli, env: &dyn Fn(&str) -> Option<String>, output: &mut Output) -> Result<(), Failure> {
     match &cli.verb {
         Verb::Run(run) => server::run(run, &cli.common),
+        Verb::Init(verb) => init::init(verb, &cli.common, env, output),
         Verb::Check => server::check(&cli.common, env, output),
         Verb::Demo => server::demo(),
         Verb::Schema => server::schema(output),
@@ -155,6 +157,7 @@ async fn ask(
         | Verb::Smoke { .. }
         | Verb::Retire
         | Verb::Run(_)
+        | Verb::Init(_)
         | Verb::Check
         | Verb::Demo
         | Verb::Schema

@@ -212,6 +212,7 @@ impl Job<'_> {
 
     async fn smoke_command(&mut self, step: &Step, command: Vec<String>) -> Result<String, Trouble> {
         let line = CommandLine::Words(command);
+        self.take_token(None).await;
         // Words of the command line are what they are: nothing is filled in.
         let hook = self.hook_as_is(step, &line)?;
         match self.run_hook(hook, &mut |_| {}).await {

@@ -8,13 +8,15 @@ use tokio::task::JoinHandle;
 
 use super::Trouble;
 use super::server::Server;
-use crate::admin::Exit;
+use super::steps::is;
+use crate::admin::{Code, Exit};
 
 /// A lease that is renewed until it is given back. Dropped without that (the process died), it runs out by itself.
 #[derive(Debug)]
 pub(super) struct Held {
     server: Server,
     what: Arc<Mutex<String>>,
+    time: Duration,
     lost: watch::Receiver<Option<String>>,
     renewing: JoinHandle<()>,
 }
@@ -32,6 +34,7 @@ impl Held {
         Ok(Self {
             server: server.clone(),
             what,
+            time,
             lost,
             renewing,
         })
@@ -42,13 +45,21 @@ impl Held {
         *self.what.lock().unwrap_or_else(PoisonError::into_inner) = what;
     }
 
+    /// Renew it now, between two steps: nothing more is begun without it. A server that does not answer says nothing
+    /// against it.
+    ///
     /// # Errors
     /// The lease was broken, or ran out and somebody else has it.
-    pub(super) fn still(&self) -> Result<(), Trouble> {
-        match &*self.lost.borrow() {
-            None => Ok(()),
-            Some(why) => Err(Trouble::Here(Exit::Conflict, why.clone())),
-        }
+    pub(super) async fn still(&self) -> Result<(), Trouble> {
+        let known = self.lost.borrow().clone();
+        let why = match known {
+            Some(why) => Some(why),
+            None => {
+                let what = self.what.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                lost(&self.server.take_lease(&what, self.time).await)
+            }
+        };
+        why.map_or(Ok(()), |why| Err(Trouble::Here(Exit::Conflict, why)))
     }
 
     /// Give it back.
@@ -63,19 +74,24 @@ async fn renew(
     server: Server,
     what: Arc<Mutex<String>>,
     time: Duration,
-    lost: watch::Sender<Option<String>>,
+    tell: watch::Sender<Option<String>>,
 ) {
     loop {
         tokio::time::sleep(time / 3).await;
         let now = what.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match server.take_lease(&now, time).await {
-            // No answer: the next try may have one. A server that restarted takes the lease as a new one.
-            Ok(()) | Err(Trouble::Unanswered(_) | Trouble::Here(..)) => {}
-            Err(refused @ Trouble::Refused(_)) => {
-                let why = format!("this deploy does not hold the app any more: {}", refused.brief());
-                let _ = lost.send(Some(why));
-                return;
-            }
+        if let Some(why) = lost(&server.take_lease(&now, time).await) {
+            let _ = tell.send(Some(why));
+            return;
         }
     }
+}
+
+/// Why the lease is gone. No answer, or a server that stops: the next try may have a better one; a server that restarted
+/// takes the lease as a new one.
+fn lost(renewed: &Result<(), Trouble>) -> Option<String> {
+    let Err(refused @ Trouble::Refused(_)) = renewed else {
+        return None;
+    };
+    let gone = format!("this deploy does not hold the app any more: {}", refused.brief());
+    (!is(refused, Code::Stopping)).then_some(gone)
 }

@@ -3,9 +3,10 @@
 //! Commands come from the operator's own file and run as the operator: the server runs none, and learns of a deploy
 //! only what the admin API takes: a lease while it lasts, the revision, the switch.
 //!
-//! [`Run`] is one deployment, [`plan`] what it will do and skip, `kin` what stands beside it; `hook` runs commands, `smoke` asks the target color,
-//! `server` talks to the admin API.
+//! [`Run`] is one deployment, [`plan`] what it will do and skip, `kin` what stands beside it; `hook` runs commands, `smoke` asks the target color
+//! through a `door`, `shift` watches a rollout, `server` talks to the admin API.
 
+mod door;
 mod hook;
 mod http;
 mod kin;
@@ -13,6 +14,7 @@ mod lease;
 mod plan;
 mod run;
 mod server;
+mod shift;
 mod smoke;
 mod steps;
 mod webhook;

@@ -87,7 +87,7 @@ pub fn plan<'d>(deploy: &'d Deploy, options: &Options, target: Color) -> Result<
     if from > until {
         return Err("--from comes behind --until: nothing would be left".to_owned());
     }
-    let switch = deploy.steps.iter().position(|step| step.kind == StepKind::Switch);
+    let switch = deploy.steps.iter().position(|step| step.kind.moves_traffic());
     let approve = deploy
         .steps
         .iter()
@@ -115,14 +115,20 @@ pub fn plan<'d>(deploy: &'d Deploy, options: &Options, target: Color) -> Result<
 }
 
 /// Whether only steps behind the switch are asked for.
-pub(super) fn behind_switch(deploy: &Deploy, options: &Options) -> bool {
+fn behind_switch(deploy: &Deploy, options: &Options) -> bool {
+    begins(deploy, options).is_some_and(|(from, switch)| from > switch)
+}
+
+/// Whether the switch is the first step that is asked for.
+fn at_switch(deploy: &Deploy, options: &Options) -> bool {
+    begins(deploy, options).is_some_and(|(from, switch)| from == switch)
+}
+
+/// The places of `--from` and of the switch.
+fn begins(deploy: &Deploy, options: &Options) -> Option<(usize, usize)> {
     let at = |wanted: &dyn Fn(&Step) -> bool| deploy.steps.iter().position(wanted);
-    let from = options
-        .from
-        .as_deref()
-        .and_then(|name| at(&|step| step.name == name));
-    let switch = at(&|step| step.kind == StepKind::Switch);
-    from.zip(switch).is_some_and(|(from, switch)| from > switch)
+    let from = options.from.as_deref()?;
+    at(&|step| step.name == from).zip(at(&|step| step.kind.moves_traffic()))
 }
 
 fn place(deploy: &Deploy, flag: &str, name: Option<&str>) -> Result<Option<usize>, String> {
@@ -173,6 +179,10 @@ pub fn decide(app: &dto::App, deploy: &Deploy, options: &Options) -> Result<Deci
             )),
             _ => decided(active, Situation::Switched),
         };
+    }
+    // Taken up again at the switch that was made after all: nothing is started, so nothing is pulled away.
+    if options.aim == Aim::Color(active) && at_switch(deploy, options) {
+        return decided(active, Situation::Switched);
     }
     let state = colors(app, active);
     let color = match options.aim {

@@ -17,7 +17,7 @@ use super::smoke::Preview;
 use super::{Event, Place, Trouble};
 use crate::admin::client::Client;
 use crate::admin::{Exit, dto};
-use crate::config::{self, StepKind, Work};
+use crate::config::{self, Aim, StepKind, Work};
 use crate::rollout::Color;
 
 /// Asks a person a question; the answer comes when it comes.
@@ -32,6 +32,8 @@ pub struct Run<'a> {
     pub app: &'a config::App,
     /// The folder of that file: commands run there.
     pub folder: PathBuf,
+    /// Listeners of that file through which every request is meant for one color: which, and the URL.
+    pub preview: Vec<(Aim, String)>,
     /// How to deploy.
     pub options: Options,
     /// The server.
@@ -174,10 +176,11 @@ impl<'a> Run<'a> {
                 captured: BTreeMap::new(),
                 secrets: BTreeSet::new(),
             },
-            preview: Preview::of(self.app, colors(app, color)),
+            preview: Preview::of(self.app, color, colors(app, color), &self.preview),
             app: self.app,
             server,
             color,
+            token: Default::default(),
             told_revision: false,
             switched: None,
             smoked: None,
@@ -199,6 +202,8 @@ pub(super) struct Job<'a> {
     pub values: Values,
     pub preview: Preview<'a>,
     pub color: Color,
+    /// The header of a preview and a token for it; empty without one.
+    pub token: (String, String),
     /// The server knows the revision of the target.
     pub told_revision: bool,
     /// The generation that the switch made.
@@ -256,8 +261,8 @@ impl Job<'_> {
                 continue;
             }
             let name = || Some(step.name.clone());
-            held.still().map_err(|trouble| (trouble, name()))?;
             held.say(self.what(&step.name));
+            held.still().await.map_err(|trouble| (trouble, name()))?;
             (self.show)(Event::Step(place.clone()));
             let began = Instant::now();
             match self.step(step).await {
@@ -307,7 +312,11 @@ impl Job<'_> {
             of,
             name: step.name.clone(),
             color: match step.kind {
-                StepKind::Start | StepKind::Healthy | StepKind::Smoke | StepKind::Switch => Some(self.color),
+                StepKind::Start
+                | StepKind::Healthy
+                | StepKind::Smoke
+                | StepKind::Switch
+                | StepKind::Rollout => Some(self.color),
                 StepKind::StopOld => Some(self.color.other()),
                 StepKind::Hook | StepKind::Approve | StepKind::Bake => None,
             },

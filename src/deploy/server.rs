@@ -67,12 +67,44 @@ impl Server {
         key: &str,
     ) -> Result<dto::Outcome, Trouble> {
         let body = json!({ "to": color.as_str(), "reason": reason });
-        let mut call = self.send(Method::POST, "/switch", &body);
+        self.patiently(&self.keyed("/switch", &body, key)).await
+    }
+
+    /// Begin the rollout of the server's file to a color. The key is as in [`Server::switch`].
+    pub(super) async fn begin_rollout(
+        &self,
+        color: Color,
+        reason: &str,
+        key: &str,
+    ) -> Result<dto::Outcome, Trouble> {
+        let body = json!({ "to": color.as_str(), "reason": reason });
+        self.patiently(&self.keyed("/rollout", &body, key)).await
+    }
+
+    /// What the gates say of a switch, or a rollout, that is not made.
+    pub(super) async fn rehearse(&self, color: Color, rollout: bool) -> Result<dto::Outcome, Trouble> {
+        let body = json!({ "to": color.as_str(), "dry_run": true });
+        let mut call = self.send(Method::POST, if rollout { "/rollout" } else { "/switch" }, &body);
         call.time = CHANGE_TIME;
-        let key = HeaderValue::from_str(key).ok();
-        call.headers
-            .extend(key.map(|key| (HeaderName::from_static("idempotency-key"), key)));
         self.patiently(&call).await
+    }
+
+    /// The next step of the rollout.
+    pub(super) async fn promote(&self) -> Result<dto::Outcome, Trouble> {
+        let mut call = self.send(Method::POST, "/rollout/promote", &json!({}));
+        call.time = CHANGE_TIME;
+        self.answer(&call).await.and_then(|text| parsed(&text))
+    }
+
+    /// A token for a color, and the header it goes into.
+    pub(super) async fn preview_token(
+        &self,
+        color: Color,
+        life: Duration,
+    ) -> Result<dto::PreviewToken, Trouble> {
+        let body = json!({ "color": color.as_str(), "ttl": format!("{}s", life.as_secs()) });
+        self.patiently(&self.send(Method::POST, "/preview-token", &body))
+            .await
     }
 
     /// Wait until a color holds no request.
@@ -111,6 +143,16 @@ impl Server {
             headers: lease.map(|lease| (LEASE_HEADER, lease)).into_iter().collect(),
             time: CALL_TIME,
         }
+    }
+
+    /// A change that is made once, however often it is asked for.
+    fn keyed(&self, rest: &str, body: &Value, key: &str) -> Call {
+        let mut call = self.send(Method::POST, rest, body);
+        call.time = CHANGE_TIME;
+        let key = HeaderValue::from_str(key).ok();
+        call.headers
+            .extend(key.map(|key| (HeaderName::from_static("idempotency-key"), key)));
+        call
     }
 
     /// Ask again while nobody answers; every call here may be repeated.

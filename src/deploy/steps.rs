@@ -18,6 +18,12 @@ const PROBE_PAUSE: Duration = Duration::from_millis(500);
 /// How long `on_failure` may take.
 const FAILURE_TIME: Duration = Duration::from_secs(60);
 
+/// How long a preview token lives beyond the time that its command may take.
+const TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
+
+/// The longest life that the server gives one.
+const TOKEN_LIFE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Lines of `on_failure.logs` that are kept.
 const LOG_LINES: usize = 40;
 
@@ -42,6 +48,7 @@ impl Job<'_> {
             StepKind::Smoke => self.smoke(step).await.map(Ended::Done),
             StepKind::Approve => self.approve().await.map(Ended::Done),
             StepKind::Switch => self.switch().await.map(Ended::Done),
+            StepKind::Rollout => self.rollout(step).await,
             StepKind::Bake => self.bake(step).await,
             StepKind::StopOld => self.stop_old(step).await,
         }
@@ -61,7 +68,7 @@ impl Job<'_> {
         self.server.set_revision(self.color, revision, &reason).await
     }
 
-    fn reason(&self) -> String {
+    pub(super) fn reason(&self) -> String {
         match (&self.options.reason, &self.options.revision) {
             (Some(reason), _) => reason.clone(),
             (None, Some(revision)) => format!("deploy {revision}"),
@@ -107,6 +114,7 @@ impl Job<'_> {
         line: &CommandLine,
         timeout: Option<Duration>,
     ) -> Result<(), Trouble> {
+        self.take_token(timeout).await;
         let hook = self.hook(step, line, timeout)?;
         let program = hook.0.first().cloned().unwrap_or_default();
         match self.run_hook(hook, &mut |_| {}).await {
@@ -143,6 +151,29 @@ impl Job<'_> {
             Told::Tick => show(Event::Tick),
         })
         .await
+    }
+
+    /// A fresh preview token for a command, if the app has a preview: it outlives the command by a while. A command
+    /// may well do without.
+    pub(super) async fn take_token(&mut self, timeout: Option<Duration>) {
+        if self.app.traffic.preview.is_none() {
+            return;
+        }
+        let life = timeout.unwrap_or_default().saturating_add(TOKEN_LIFE);
+        match self
+            .server
+            .preview_token(self.color, life.min(TOKEN_LIFE_MAX))
+            .await
+        {
+            Ok(made) => {
+                self.values.secrets.insert(made.token.clone());
+                self.token = (made.header, made.token);
+            }
+            Err(trouble) => {
+                let why = trouble.brief();
+                (self.show)(Event::Note(format!("no preview token for commands: {why}")));
+            }
+        }
     }
 
     /// A command with all that it needs filled in.
@@ -183,6 +214,8 @@ impl Job<'_> {
             ),
             ("CUTOVER_STEP", step.name.clone()),
             ("CUTOVER_PREVIEW_URL", self.preview.url().unwrap_or_default()),
+            ("CUTOVER_PREVIEW_HEADER", self.token.0.clone()),
+            ("CUTOVER_PREVIEW_TOKEN", self.token.1.clone()),
             ("CUTOVER_ADMIN", self.server.client.address.to_string()),
             ("CUTOVER_LEASE", self.server.lease.clone()),
         ]
@@ -343,9 +376,40 @@ impl Job<'_> {
             "{}: {from} → {to}, generation {}; {} is {health}; smoke: {smoke}",
             self.app.name, app.generation, self.color
         )));
+        self.gates().await?;
         let question = format!("Switch traffic to {}?", self.color);
         self.confirm(&question).await?;
         Ok("yes".to_owned())
+    }
+
+    /// How the gates stand that will be asked. What they say now refuses nothing yet: that is for the switch.
+    async fn gates(&mut self) -> Result<(), Trouble> {
+        let rollout = self
+            .app
+            .deploy
+            .steps
+            .iter()
+            .any(|step| step.kind == StepKind::Rollout);
+        let (server, color) = (self.server.clone(), self.color);
+        let asked = self
+            .waiting(async move { server.rehearse(color, rollout).await })
+            .await?;
+        match asked {
+            Ok(outcome) => {
+                for gate in outcome.gates {
+                    (self.show)(Event::Note(format!(
+                        "gate {}: {}  {}",
+                        gate.gate, gate.verdict, gate.detail
+                    )));
+                }
+            }
+            Err(refused @ Trouble::Refused(_)) => {
+                let why = refused.brief();
+                (self.show)(Event::Note(format!("as it stands this would be refused: {why}")));
+            }
+            Err(other) => return Err(other),
+        }
+        Ok(())
     }
 
     /// Not interrupted: its outcome must be known.

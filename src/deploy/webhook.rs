@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::Scheme;
 use http::{Request, Uri, header};
 use http_body_util::Full;
 use serde_json::json;
 
+use super::door::Door;
 use super::fill::Values;
 use super::http::send;
 use crate::smoke::start_of;
@@ -20,11 +20,17 @@ pub(super) async fn call(url: &str, step: &str, values: &Values, within: Duratio
     let uri: Uri = url
         .parse()
         .map_err(|error| format!("`{url}` is no URL: {error}"))?;
-    let authority = match (uri.scheme(), uri.authority()) {
-        (Some(scheme), Some(authority)) if [Scheme::HTTP, Scheme::HTTPS].contains(scheme) => {
-            authority.clone()
+    let wrong = || format!("`{url}`: write http://host:port/path, or https://");
+    let authority = uri.authority().cloned().ok_or_else(wrong)?;
+    let host = authority.host();
+    let place = |port: u16| format!("{host}:{}", authority.port_u16().unwrap_or(port));
+    let door = match uri.scheme_str() {
+        Some("http") => Door::plain(place(80), authority.to_string()),
+        Some("https") => {
+            let name = host.trim_start_matches('[').trim_end_matches(']');
+            Door::tls(place(443), authority.to_string(), name)?
         }
-        _ => return Err(format!("`{url}`: write http://host:port/path, or https://")),
+        _ => return Err(wrong()),
     };
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let body = json!({
@@ -42,14 +48,7 @@ pub(super) async fn call(url: &str, step: &str, values: &Values, within: Duratio
         .header(header::CONNECTION, "close")
         .body(Full::new(Bytes::from(body.to_string())))
         .map_err(|error| error.to_string())?;
-    let host = authority.host();
-    let (before, usual) = if uri.scheme() == Some(&Scheme::HTTPS) {
-        ("https://", 443)
-    } else {
-        ("", 80)
-    };
-    let address = format!("{before}{host}:{}", authority.port_u16().unwrap_or(usual));
-    let answer = send(&address, request, within)
+    let answer = send(&door, request, within)
         .await
         .map_err(|why| format!("{url}: {why}"))?;
     let said = start_of(&answer.body);

@@ -196,6 +196,8 @@ impl PoolMetrics {
 pub struct WorkerCells {
     /// Open client connections, by listener.
     pub connections: Box<[Gauge]>,
+    /// Those of them that rest between two requests, with no buffers.
+    pub resting: Gauge,
     /// Requests that reached no app: malformed, or nothing matched.
     pub unrouted: PoolCells,
     /// TLS handshakes.
@@ -268,6 +270,7 @@ impl Registry {
             let connections = (0..listeners).map(|_| Gauge::default()).collect();
             Arc::new(WorkerCells {
                 connections,
+                resting: Gauge::default(),
                 unrouted: PoolCells::default(),
                 tls: TlsCells::default(),
                 preamble: PreambleCells::default(),

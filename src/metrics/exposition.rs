@@ -146,6 +146,8 @@ impl Exposition {
                 count,
             );
         }
+        let resting = self.registry.worker_cells.iter().map(|cells| cells.resting.get());
+        text.single(&names::CONNECTIONS_RESTING, resting.sum::<i64>());
         self.write_tls(text);
         self.write_preambles(text);
         text.single(&names::ACCESS_DROPPED, self.access_dropped.load(Relaxed));

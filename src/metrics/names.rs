@@ -146,6 +146,8 @@ metrics! {
         "1 if the process started without any stored state and chose the colors itself.");
     CONNECTIONS = gauge("cutover_connections", &["listener"],
         "Open client connections.");
+    CONNECTIONS_RESTING = gauge("cutover_connections_resting", &[],
+        "Those of them that rest between two HTTP/1 requests, and hold no buffers.");
     TLS_HANDSHAKES = counter("cutover_tls_handshakes_total", &["version", "resumed"],
         "TLS handshakes with clients that were done; resumed is true where an earlier session went on.");
     TLS_FAILURES = counter("cutover_tls_handshake_failures_total", &["reason"],

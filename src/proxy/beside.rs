@@ -144,7 +144,7 @@ async fn ask_again(
     head: Parts,
 ) -> Option<Answered> {
     let begun = Instant::now();
-    let mut line = line_for(worker, exchange, &lane, true, false).await.ok()?;
+    let mut line = line_for(worker, exchange, &lane, begun, true, false).await.ok()?;
     let request = Request::from_parts(head, RequestBody::none());
     let (answer, _) = send(worker, exchange, &lane, &mut line, request, None)
         .await
@@ -238,7 +238,8 @@ async fn mirror(worker: Rc<Worker>, lane: Arc<Lane>, claim: Claim, copy: Copied,
     } = copy;
     let patience = lane.settings.timeouts.first_byte;
     let asking = async {
-        let mut line = line_to(&worker, claim.endpoint(), &lane, || client, true, false)
+        let begun = Instant::now();
+        let mut line = line_to(&worker, claim.endpoint(), &lane, || client, begun, true, false)
             .await
             .ok()?;
         line.carries(claim.gate());
@@ -254,7 +255,7 @@ async fn mirror(worker: Rc<Worker>, lane: Arc<Lane>, claim: Claim, copy: Copied,
                 return Some(());
             }
         }
-        worker.keep_line(line, lane.settings.timeouts.upstream_idle);
+        worker.keep_line(line, Instant::now(), lane.settings.timeouts.upstream_idle);
         Some(())
     };
     let asked = tokio::time::timeout(patience, asking).await;

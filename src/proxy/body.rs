@@ -530,8 +530,9 @@ impl Download {
     /// The answer is whole: its connection can carry the next one.
     fn finish(&mut self) {
         self.done = true;
+        let now = self.exchange.ends();
         let Some(line) = self.line.take() else { return };
-        self.worker.keep_line(line, self.keep);
+        self.worker.keep_line(line, now, self.keep);
     }
 }
 

@@ -1,26 +1,22 @@
-//! One client connection: hyper parses it, this bounds it in time and ends it well. HTTP/1 here, [`http2`] beside it.
+//! One client connection: this bounds it in time. What is spoken on it: [`http1`] and [`http2`].
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
-use super::forward::forward;
 use super::front::{Front, Opened, look_at, shake_hands};
 use super::headers::Peer;
+use super::http1;
 use super::http2::{self, Many};
 use super::preamble;
 use super::preface::Protocol;
 use super::reply;
-use super::serving::Serving;
 use super::tunnel::Tunnel;
 use super::worker::Worker;
 use crate::config::Limits;
@@ -28,14 +24,9 @@ use crate::tls::Transport;
 use crate::wire::preamble::Ends;
 use crate::wire::{Io, Socket, Stream, Watch};
 
-/// hyper's least buffer; a smaller `header_bytes` is held by its own bound.
-const BUFFER_MIN: usize = 8 * 1024;
-/// How much of an answer hyper may gather while the client takes none, and the most it reads at once.
-const BUFFER_MAX: usize = 256 * 1024;
-
-/// How long, and for how many bytes, an early answer's connection is read on.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 512 * 1024;
+/// A connection that is quiet for so long gives its buffers back. Long enough that a busy client never pays for it,
+/// short enough that a crowd that comes once is not there all at the same time.
+const QUIET_AFTER: Duration = Duration::from_millis(50);
 
 /// What a connection is doing, for the deadline that applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,24 +66,31 @@ pub(super) struct Client {
     tunnel: RefCell<Option<Tunnel>>,
     /// Its streams, if it speaks HTTP/2: then what is said of *the* request above says nothing.
     many: Option<Rc<Many>>,
+    /// Nothing of a next head was here when it rested last.
+    may_rest: Cell<bool>,
+    /// The task's one timer, for whatever it waits for. HTTP/2 has tasks, and timers, of its own.
+    timer: RefCell<Option<Deadline>>,
 }
 
 /// Since when a client takes nothing, and how many bytes it had taken then.
 pub(super) type Blocked = Option<(Instant, u64)>;
 
-/// Why a connection is over.
-enum End {
+/// Why hyper is done with a connection, or we with hyper.
+pub(super) enum End {
     /// hyper is done with it.
     Served(hyper::Result<()>),
     /// A deadline passed; true if part of a head had come.
     TimedOut(bool),
     /// The client reset it.
     Reset,
+    /// It is between two requests, and has been for a while: it is not over, and needs no buffers.
+    Quiet,
 }
 
 impl Client {
     /// A request begins.
     pub(super) fn begins(&self, has_body: bool, closes_to_end: bool) {
+        self.may_rest.set(true);
         self.phase.set(Phase::Busy);
         self.upload_done.set(!has_body);
         self.closes_to_end.set(closes_to_end);
@@ -150,12 +148,11 @@ impl Client {
     }
 
     /// Both the request and its answer are through, or given up.
-    pub(super) fn ends(&self) {
+    pub(super) fn ends(&self, now: Instant) {
         if self.tunnel.borrow().is_some() {
             return;
         }
-        self.phase
-            .set(Phase::Idle(Instant::now(), self.watch.bytes_read()));
+        self.phase.set(Phase::Idle(now, self.watch.bytes_read()));
     }
 
     /// The process shuts down. HTTP/1 says so with its next answer.
@@ -192,13 +189,21 @@ impl Client {
         self.socket.keep_alive();
     }
 
-    fn poll_end(
-        &self,
-        cx: &mut Context<'_>,
-        timer: &mut Deadline,
-        blocked: &mut Blocked,
-        limits: &Limits,
-    ) -> Poll<End> {
+    /// Whether its streams have tasks of their own.
+    pub(super) fn is_http2(&self) -> bool {
+        self.many.is_some()
+    }
+
+    /// Ready once this has passed. Only for the task that serves HTTP/1.
+    pub(super) fn poll_timer(&self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        let mut timer = self.timer.borrow_mut();
+        timer
+            .get_or_insert_with(|| Deadline::new(deadline))
+            .poll(cx, deadline)
+    }
+
+    /// Whether what hyper serves on it has come to an end.
+    pub(super) fn poll_end(&self, cx: &mut Context<'_>, blocked: &mut Blocked, limits: &Limits) -> Poll<End> {
         if let Phase::Idle(_, before) = self.phase.get()
             && self.watch.bytes_read() > before
         {
@@ -210,28 +215,64 @@ impl Client {
             Phase::Idle(..) if self.dismissed.get() && !self.watch.is_blocked() => {
                 return Poll::Ready(End::TimedOut(false));
             }
-            Phase::Idle(since, _) => since + limits.client_idle_timeout,
-            Phase::Busy => return self.poll_busy(cx, timer, blocked, limits.client_idle_timeout),
+            Phase::Idle(since, _) => {
+                let over = since + limits.client_idle_timeout;
+                if !self.may_rest.get() || self.watch.is_blocked() || since + QUIET_AFTER >= over {
+                    return self.poll_timer(cx, over).map(|()| End::TimedOut(false));
+                }
+                return self.poll_timer(cx, since + QUIET_AFTER).map(|()| End::Quiet);
+            }
+            Phase::Busy => return self.poll_busy(cx, blocked, limits.client_idle_timeout),
         };
-        timer.poll(cx, end).map(|()| {
+        self.poll_timer(cx, end).map(|()| {
             let partial = matches!(self.phase.get(), Phase::Head(_)) && self.watch.bytes_read() > 0;
             End::TimedOut(partial)
         })
     }
 
+    /// While it needs no buffers: `Served` once something has come that is for hyper to read.
+    pub(super) fn poll_rest(&self, cx: &mut Context<'_>, limits: &Limits) -> Poll<End> {
+        self.wakes(cx);
+        let Phase::Idle(since, _) = self.phase.get() else {
+            return Poll::Ready(End::Served(Ok(())));
+        };
+        if self.dismissed.get() {
+            return Poll::Ready(End::TimedOut(false));
+        }
+        if self.socket.poll_readable(cx).is_ready() {
+            return Poll::Ready(End::Served(Ok(())));
+        }
+        self.poll_timer(cx, since + limits.client_idle_timeout)
+            .map(|()| End::TimedOut(false))
+    }
+
+    /// What has come of a next head is with hyper: only hyper can go on with it.
+    pub(super) fn must_not_rest(&self) {
+        self.may_rest.set(false);
+    }
+
+    /// The request's body is not through.
+    pub(super) fn uploads(&self) -> bool {
+        !self.upload_done.get()
+    }
+
+    /// What follows HTTP on it, if the app has switched protocols.
+    pub(super) fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.take()
+    }
+
+    /// The client takes no more.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.watch.is_blocked()
+    }
+
     /// While a request is served: a client that takes nothing for too long is let go, and so is one that reset.
-    fn poll_busy(
-        &self,
-        cx: &mut Context<'_>,
-        timer: &mut Deadline,
-        blocked: &mut Blocked,
-        patience: Duration,
-    ) -> Poll<End> {
+    fn poll_busy(&self, cx: &mut Context<'_>, blocked: &mut Blocked, patience: Duration) -> Poll<End> {
         if self.doomed.get() {
             return Poll::Ready(End::Reset);
         }
-        if let Some(over) = self.poll_blocked(cx, timer, blocked, patience) {
-            return over.map(|()| End::TimedOut(false));
+        if let Some(end) = self.blocked_until(blocked, patience) {
+            return self.poll_timer(cx, end).map(|()| End::TimedOut(false));
         }
         if self.upload_done.get() {
             self.socket.poll_reset(cx).map(|()| End::Reset)
@@ -240,14 +281,8 @@ impl Client {
         }
     }
 
-    /// `None` while the client takes what is written to it; else whether its time for that is over.
-    pub(super) fn poll_blocked(
-        &self,
-        cx: &mut Context<'_>,
-        timer: &mut Deadline,
-        blocked: &mut Blocked,
-        patience: Duration,
-    ) -> Option<Poll<()>> {
+    /// `None` while the client takes what is written to it; else when its time for that is over.
+    pub(super) fn blocked_until(&self, blocked: &mut Blocked, patience: Duration) -> Option<Instant> {
         if !self.watch.is_blocked() {
             *blocked = None;
             return None;
@@ -257,7 +292,7 @@ impl Client {
         let (since, before) = *blocked.get_or_insert_with(|| (Instant::now(), written));
         let since = if before == written { since } else { Instant::now() };
         *blocked = Some((since, written));
-        Some(timer.poll(cx, since + patience))
+        Some(since + patience)
     }
 }
 
@@ -351,100 +386,15 @@ async fn serve(
         last: Cell::new(false),
         tunnel: RefCell::new(None),
         many: many.clone(),
+        may_rest: Cell::new(true),
+        timer: RefCell::new(None),
     });
     let _listed = worker.list_client(&client);
     match many {
-        None => serve_http1(worker, client, io, limits, accepted).await,
+        None => http1::serve(worker, client, io, limits).await,
         // Boxed: connections in HTTP/1 must not pay for its size.
         Some(many) => Box::pin(http2::serve(worker, client, many, io, limits)).await,
     }
-}
-
-async fn serve_http1(
-    worker: Rc<Worker>,
-    client: Rc<Client>,
-    io: Io<Transport>,
-    limits: Limits,
-    accepted: Instant,
-) {
-    let service = {
-        let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
-        service_fn(move |request| {
-            let serving = Serving::alone(&client, &request);
-            forward(Rc::clone(&worker), serving, request)
-        })
-    };
-    let mut connection = builder(&limits).serve_connection(io, service);
-    let mut timer = Deadline::new(accepted + limits.client_header_timeout);
-    let mut blocked = None;
-    let end = std::future::poll_fn(|cx| {
-        client.wakes(cx);
-        if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
-            return Poll::Ready(End::Served(result));
-        }
-        client.poll_end(cx, &mut timer, &mut blocked, &limits)
-    })
-    .await;
-    if let Some(tunnel) = client.tunnel.take() {
-        return match end {
-            End::Served(Ok(())) => {
-                // hyper has written the 101 and let go; what it read behind the request's head is the tunnel's.
-                let parts = connection.into_parts();
-                drop(parts.service);
-                client.keep_alive();
-                // Boxed: connections that never switch must not pay for its size.
-                Box::pin(tunnel.run(parts.io.into_inner(), parts.read_buf)).await;
-            }
-            _ => tunnel.missed(),
-        };
-    }
-    match end {
-        End::Served(result) => {
-            if result.is_err_and(|error| worker.refused_by_parser(&error)) || !client.upload_done.get() {
-                linger(connection.into_parts().io.into_inner()).await;
-            }
-        }
-        End::TimedOut(false) if !client.watch.is_blocked() => {
-            say_goodbye(connection.into_parts().io.into_inner()).await;
-        }
-        End::Reset | End::TimedOut(false) => {}
-        End::TimedOut(true) => {
-            worker.head_timed_out();
-            say_timeout(connection.into_parts().io.into_inner()).await;
-        }
-    }
-}
-
-fn builder(limits: &Limits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .half_close(true)
-        .max_header_size(limits.header_bytes)
-        .max_buf_size(limits.header_bytes.clamp(BUFFER_MIN, BUFFER_MAX).max(64 * 1024))
-        // Both timers are ours: hyper's counts keep-alive time too and closes without a word.
-        .header_read_timeout(None);
-    if limits.header_count != 100 {
-        // hyper's default needs no allocation; any other number costs one a request.
-        builder.max_headers(limits.header_count);
-    }
-    builder
-}
-
-/// Read on for a moment after an answer that came before the end of its request: closing over unread bytes would be
-/// a reset, which takes the answer from a client that has not read it yet (RFC 9112 §9.6).
-async fn linger(mut stream: Transport) {
-    let mut sink = [0; 4096];
-    let read = async {
-        let mut left = LINGER_BYTES;
-        while left > 0 {
-            match stream.read(&mut sink).await {
-                Ok(0) | Err(_) => return,
-                Ok(bytes) => left = left.saturating_sub(bytes),
-            }
-        }
-    };
-    // Out of time or of patience: the close is a reset then, as it must be at some point.
-    let _ = tokio::time::timeout(LINGER, read).await;
 }
 
 /// hyper is out of the way; one short write, and no waiting for a client that takes nothing.
@@ -455,12 +405,4 @@ pub(super) async fn say_timeout(mut stream: Transport) {
     };
     // A failure means that the client is gone, which was to be expected.
     let _ = tokio::time::timeout(Duration::from_secs(1), say).await;
-}
-
-/// An orderly end of TLS, so that the client need not wonder whether something was cut off.
-async fn say_goodbye(mut stream: Transport) {
-    if !stream.is_tls() {
-        return;
-    }
-    let _ = tokio::time::timeout(Duration::from_secs(1), stream.shutdown()).await;
 }

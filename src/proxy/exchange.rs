@@ -15,6 +15,7 @@ use super::grpc::Call;
 use super::headers::Peer;
 use super::location::Names;
 use super::origin::Origin;
+use super::seen::Seen;
 use super::serving::Serving;
 use super::trace::{TRACEPARENT, trace_id};
 use super::worker::Worker;
@@ -38,7 +39,11 @@ pub(super) struct Exchange {
     method: Method,
     /// It is a gRPC call.
     call: Option<Call>,
+    /// What its head had when it came.
+    seen: Seen,
     start: Instant,
+    /// When the last byte of the answer was handed on.
+    end: Cell<Option<Instant>>,
     status: Cell<u16>,
     upstream: Cell<Option<Duration>>,
     error: Cell<Option<ProxyError>>,
@@ -88,7 +93,9 @@ impl Exchange {
             newcomer: Cell::new(None),
             method: head.method.clone(),
             call: Call::of(&head.method, &head.headers),
+            seen: Seen::at(&head.headers),
             start: Instant::now(),
+            end: Cell::new(None),
             status: Cell::new(0),
             upstream: Cell::new(None),
             error: Cell::new(None),
@@ -173,6 +180,18 @@ impl Exchange {
         self.call
     }
 
+    /// What its head had when it came.
+    pub(super) fn seen(&self) -> Seen {
+        self.seen
+    }
+
+    /// The answer is through: the clock is read once for all that want to know.
+    pub(super) fn ends(&self) -> Instant {
+        let now = Instant::now();
+        self.end.set(Some(now));
+        now
+    }
+
     /// When its head was there.
     pub(super) fn begun(&self) -> Instant {
         self.start
@@ -253,6 +272,8 @@ impl Exchange {
 
     /// The request's body is through.
     pub(super) fn uploaded(&self) {
+        // Behind the end of the answer it is this that ends the exchange.
+        self.end.set(None);
         self.serving.uploaded();
     }
 
@@ -317,25 +338,29 @@ impl Exchange {
 
     /// Tell the client by which id its request goes, if it shall know.
     pub(super) fn expose_id(&self, headers: &mut HeaderMap) {
-        let settings = self.settings();
-        let rules = settings.as_ref().map(|settings| &settings.headers);
-        if let Some(rules) = rules.filter(|rules| rules.expose_request_id)
-            && let (Some(name), Some(id)) = (&rules.request_id, self.id())
+        let name = self.with_settings(|settings| {
+            let rules = &settings.headers;
+            rules.request_id.clone().filter(|_| rules.expose_request_id)
+        });
+        if let Some(name) = name.flatten()
+            && let Some(id) = self.id()
         {
-            headers.insert(name.clone(), id);
+            headers.insert(name, id);
         }
     }
 
-    /// What the service is like that it is for, if it is known.
-    fn settings(&self) -> Option<Arc<Settings>> {
-        let lane = self.lane.borrow();
-        let of_lane = lane.as_ref().map(|lane| Arc::clone(&lane.settings));
-        of_lane.or_else(|| self.settings.borrow().clone())
+    /// What the service is like that it is for, if it is known. Lent, not given: all workers count on one `Arc`.
+    fn with_settings<T>(&self, f: impl FnOnce(&Settings) -> T) -> Option<T> {
+        match (self.lane.borrow().as_ref(), self.settings.borrow().as_ref()) {
+            (Some(lane), _) => Some(f(&lane.settings)),
+            (None, Some(settings)) => Some(f(settings)),
+            (None, None) => None,
+        }
     }
 
     /// How it is told that it is not served.
     pub(super) fn errors(&self) -> Arc<Errors> {
-        let of_app = self.settings().map(|settings| Arc::clone(&settings.errors));
+        let of_app = self.with_settings(|settings| Arc::clone(&settings.errors));
         of_app.unwrap_or_else(|| Arc::clone(&self.worker.shared.published.load().edge.errors))
     }
 
@@ -373,7 +398,9 @@ impl Logged {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let duration = self.start.elapsed();
+        let end = self.end.get().unwrap_or_else(Instant::now);
+        let duration = end - self.start;
+        self.serving.ends_at(end);
         if self.status.get() == 0 {
             self.refused(ProxyError::ClientGone);
             self.serving.taken_back();

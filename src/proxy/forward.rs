@@ -5,35 +5,29 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
-    TRANSFER_ENCODING,
-};
+use http::header::{CONNECTION, EXPECT, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use super::beside::Wish;
+use super::beside::{Other, Wish};
 use super::body::{ReplyBody, RequestBody, Upload};
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::extended::Extended;
-use super::headers::{
-    X_CUTOVER_COLOR, X_CUTOVER_GENERATION, X_CUTOVER_VERIFY, hide_preview, prepare_request, prepare_response,
-};
-use super::location::Names;
+use super::headers::X_CUTOVER_VERIFY;
+use super::heads::{carry, prepare, prime};
 use super::origin::Origin;
 use super::refusal::{Accepts, refuse};
 use super::reply;
 use super::retry::{BodyState, Spare, Tries, kind_of};
+use super::seen::Seen;
 use super::send::{connect_error, line_for, may_repeat, send};
 use super::serving::Serving;
-use super::sse::Events;
-use super::target::{check_coding, check_head, origin_form, settle_http2};
+use super::target::{check_coding, check_head, settle_http2};
 use super::upgrade;
 use super::worker::{Proof, Worker};
 use super::{grpc, hold, queue};
-use crate::config::HostHeader;
 use crate::routing::{Asked, HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};
 use crate::upstream::{Claim, Line};
 
@@ -57,7 +51,7 @@ pub(super) async fn forward(
     // After a refusal it is the client's choice whether the body still comes (RFC 9110 §10.1.1): nothing may follow.
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
     let front = Rc::clone(&exchange.client().front);
-    let accepts = Accepts::of(&head.headers);
+    let accepts = Accepts::of(&head.headers, exchange.seen());
     let own = settled
         .is_ok()
         .then(|| own_answer(&worker, &exchange, &head))
@@ -124,31 +118,100 @@ async fn attempt(
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Failure> {
     note_origin(worker, exchange, &head);
-    let proof = worker.proof(head.headers.remove(X_CUTOVER_VERIFY).as_ref());
-    let wanted = upgrade::wanted(&head, !body.is_end_stream());
+    let seen = exchange.seen();
+    let proof = seen
+        .has(Seen::VERIFY)
+        .then(|| head.headers.remove(X_CUTOVER_VERIFY));
+    let proof = worker.proof(proof.flatten().as_ref());
+    let wanted = seen
+        .has(Seen::UPGRADE)
+        .then(|| upgrade::wanted(&head, !body.is_end_stream()))
+        .flatten();
     let extended = head.extensions.remove::<Extended>();
-    let mut tries = Tries::default();
     let way = Way {
         worker,
         exchange,
         proof: proof.as_ref(),
         switches: wanted.is_some(),
     };
+    let asked = ask(way, head, body, wanted.as_ref()).await?;
+    let Answered { answer, sent_at, .. } = &asked;
+    if !answer.body().is_end_stream() && check_coding(answer.headers()).is_err() {
+        // Passed on without its coding it would be another body.
+        return Err(ProxyError::BadAnswer.into());
+    }
+    exchange.answered(answer.status().as_u16(), sent_at.elapsed());
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let agreed = wanted.zip(asked.freed);
+        let (client, lane) = (exchange.client(), &asked.lane);
+        return Ok(upgrade::switched(worker, client, exchange, lane, agreed, extended, asked.answer).await?);
+    }
+    if extended.is_some() && answer.status().is_success() {
+        // For an extended CONNECT this would be a tunnel, and the app speaks HTTP.
+        return Err(ProxyError::BadAnswer.into());
+    }
+    let (lane, line, answer) = match asked.other {
+        None => (asked.lane, asked.line, asked.answer),
+        // Boxed: what is seldom must not make every request's future larger.
+        Some(other) => {
+            let first = (asked.lane, asked.line, asked.answer);
+            Box::pin(other.answered(worker, exchange, first, asked.sent_at.elapsed())).await
+        }
+    };
+    let upload = asked.upload.filter(|_| line.is_http2());
+    Ok(carry(worker, exchange, &lane, line, upload, answer, proof.is_some()).await)
+}
+
+/// An app's answer, and through what it came.
+struct Answered {
+    lane: Arc<Lane>,
+    line: Line<RequestBody>,
+    answer: Response<Incoming>,
+    /// The connection, should it be a switch of protocols.
+    freed: Option<upgrade::Inheritance>,
+    sent_at: StdInstant,
+    upload: Option<Rc<Upload>>,
+    /// The other color is asked as well.
+    other: Option<Other>,
+}
+
+/// Send it, as often as it takes and may be.
+async fn ask(
+    way: Way<'_>,
+    mut head: http::request::Parts,
+    body: Incoming,
+    wanted: Option<&HeaderValue>,
+) -> Result<Answered, Failure> {
+    let Way { worker, exchange, .. } = way;
+    let mut tries = Tries::default();
     let (mut lane, mut line) = reach(way, &head, &body, &mut tries).await?;
     let upload = (!body.is_end_stream()).then(|| watched(exchange, &lane));
     let mut body = RequestBody::new(body, upload.clone());
-    let plain = upload.is_none() && wanted.is_none() && proof.is_none();
+    let plain = upload.is_none() && wanted.is_none() && way.proof.is_none();
     let mut wish = Wish::of(worker, &lane, &head, plain);
     let mut other = None;
-    let (answer, freed, sent_at) = loop {
-        let spare = (lane.settings.retry.attempts > 1 && wanted.is_none()).then(|| Spare::of(&head));
-        let request = prepare(worker, exchange, &lane, head, body, wanted.as_ref(), &mut tries).await;
+    loop {
+        let repeats = lane.settings.retry.attempts > 1 && wanted.is_none();
+        let spare = repeats.then(|| Spare::of(&head, &worker.spares));
+        let is_chunked = prime(exchange, &mut body).await;
+        let message = (head, body, is_chunked);
+        let request = prepare(worker, exchange, &lane, message, wanted, &mut tries);
         if let Some(wish) = wish.take() {
             other = Some(wish.with(worker, exchange, &lane, &request));
         }
         let sent_at = StdInstant::now();
         let failed = match send(worker, exchange, &lane, &mut line, request, upload.as_deref()).await {
-            Ok((answer, freed)) => break (answer, freed, sent_at),
+            Ok((answer, freed)) => {
+                return Ok(Answered {
+                    lane,
+                    line,
+                    answer,
+                    freed,
+                    sent_at,
+                    upload,
+                    other,
+                });
+            }
             Err(failed) => failed,
         };
         let state = failed.body_state(upload.is_some());
@@ -159,30 +222,7 @@ async fn attempt(
         head = again.ok_or(failed.error)?.into_head();
         body = failed.body.unwrap_or_else(RequestBody::none);
         (lane, line) = reach(way, &head, &body, &mut tries).await?;
-    };
-    if !answer.body().is_end_stream() && check_coding(answer.headers()).is_err() {
-        // Passed on without its coding it would be another body.
-        return Err(ProxyError::BadAnswer.into());
     }
-    exchange.answered(answer.status().as_u16(), sent_at.elapsed());
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let asked = wanted.zip(freed);
-        let client = exchange.client();
-        return Ok(upgrade::switched(worker, client, exchange, &lane, asked, extended, answer).await?);
-    }
-    if extended.is_some() && answer.status().is_success() {
-        // For an extended CONNECT this would be a tunnel, and the app speaks HTTP.
-        return Err(ProxyError::BadAnswer.into());
-    }
-    let (lane, line, answer) = match other {
-        None => (lane, line, answer),
-        // Boxed: what is seldom must not make every request's future larger.
-        Some(other) => {
-            Box::pin(other.answered(worker, exchange, (lane, line, answer), sent_at.elapsed())).await
-        }
-    };
-    let upload = upload.filter(|_| line.is_http2());
-    Ok(carry(worker, exchange, &lane, line, upload, answer, proof.is_some()).await)
 }
 
 /// The watch on a request's body.
@@ -207,7 +247,7 @@ fn note_origin(worker: &Worker, exchange: &Exchange, head: &http::request::Parts
 #[derive(Clone, Copy)]
 struct Way<'a> {
     worker: &'a Rc<Worker>,
-    exchange: &'a Exchange,
+    exchange: &'a Rc<Exchange>,
     proof: Option<&'a Proof>,
     /// It wants to switch protocols.
     switches: bool,
@@ -242,15 +282,19 @@ async fn reach(
     } else {
         BodyState::Whole
     };
+    // Until the first wait it is as late as when the head came.
+    let mut now = tries.is_first().then(|| exchange.begun());
     loop {
         let lane = match decide(worker, exchange, host, head, proof, tries)? {
             Decision::Send(lane) => lane,
             Decision::Wait(queue) => {
                 hold::wait(worker, exchange, head, &queue).await?;
+                now = None;
                 continue;
             }
             // Boxed: what is seldom must not make every request's future larger.
             Decision::Queue(lane, explicit) => {
+                now = None;
                 match Box::pin(queue::wait(worker, exchange, head, (&lane, explicit), tries)).await? {
                     true => lane,
                     false => continue,
@@ -259,7 +303,17 @@ async fn reach(
         };
         check_limits(&lane, head, body)?;
         tries.begins(worker, exchange, &lane);
-        match line_for(worker, exchange, &lane, may_repeat(&head.method, body), switches).await {
+        let at = now.take().unwrap_or_else(StdInstant::now);
+        match line_for(
+            worker,
+            exchange,
+            &lane,
+            at,
+            may_repeat(&head.method, body),
+            switches,
+        )
+        .await
+        {
             Ok(line) => return Ok((lane, line)),
             Err(error) => {
                 let error = connect_error(&error);
@@ -425,111 +479,4 @@ fn check_limits(lane: &Lane, head: &http::request::Parts, body: &impl Body) -> R
         return Err(ProxyError::BodyTooLarge);
     }
     Ok(())
-}
-
-/// Step 4: the request as the app shall see it.
-async fn prepare(
-    worker: &Worker,
-    exchange: &Exchange,
-    lane: &Lane,
-    mut head: http::request::Parts,
-    mut body: RequestBody,
-    wanted: Option<&HeaderValue>,
-    tries: &mut Tries,
-) -> Request<RequestBody> {
-    let streams = !body.is_end_stream();
-    let expects = head.headers.contains_key(EXPECT);
-    let sized = body.size_hint().exact().is_some();
-    tries.draw(&worker.ids, || prepare_head(worker, exchange, lane, &mut head));
-    if streams && !sized {
-        // Said aloud: hyper leaves the body of a GET away otherwise.
-        head.headers
-            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    if let Some(wanted) = wanted {
-        upgrade::ask(&mut head.headers, wanted);
-    }
-    if streams && !expects {
-        body.prime().await;
-    }
-    Request::from_parts(head, body)
-}
-
-fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut http::request::Parts) {
-    if let Some(authority) = head.uri.authority() {
-        // The absolute form's host is the request's host (RFC 9112 §3.2.2).
-        if let Ok(value) = HeaderValue::try_from(authority.as_str()) {
-            head.headers.insert(HOST, value);
-        }
-    }
-    if head.uri.scheme().is_some() || lane.settings.strip.is_some() {
-        head.uri = origin_form(&head.uri, lane.settings.strip.as_deref());
-    }
-    head.version = Version::HTTP_11;
-    if let Some(preview) = &lane.settings.preview {
-        hide_preview(&mut head.headers, preview);
-    }
-    let rules = &lane.settings.headers;
-    let endpoint = || {
-        let own = exchange.with_claim(|claim| claim.endpoint().authority.clone());
-        own.unwrap_or(HeaderValue::from_static("localhost"))
-    };
-    prepare_request(
-        &mut head.headers,
-        rules,
-        exchange.peer(),
-        exchange.origin(),
-        &worker.ids,
-        endpoint,
-    );
-    if matches!(rules.host, HostHeader::Preserve) && !head.headers.contains_key(HOST) {
-        // An HTTP/1.0 client may leave it out; what goes on is HTTP/1.1.
-        head.headers.insert(HOST, endpoint());
-    }
-    exchange.named(&head.headers, &lane.settings);
-    if rules.rewrite_location {
-        exchange.goes_by(Names::of(&head.headers, lane.settings.strip.as_deref()));
-    }
-}
-
-/// Step 6: the answer as the client shall see it, with its body on the way.
-async fn carry(
-    worker: &Rc<Worker>,
-    exchange: &Rc<Exchange>,
-    lane: &Arc<Lane>,
-    line: Line<RequestBody>,
-    upload: Option<Rc<Upload>>,
-    answer: Response<Incoming>,
-    is_proof: bool,
-) -> Response<ReplyBody> {
-    let (mut head, body) = answer.into_parts();
-    exchange.in_the_clients_words(&mut head.headers);
-    prepare_response(&mut head.headers, &lane.settings.headers);
-    if let Some((name, value)) = &lane.exposed {
-        head.headers.insert(name.clone(), value.clone());
-    }
-    if let Some(newcomer) = exchange.newcomer() {
-        head.headers
-            .append(SET_COOKIE, newcomer.cookie(worker.ids.noise()));
-    }
-    if is_proof {
-        head.headers
-            .insert(X_CUTOVER_COLOR, HeaderValue::from_static(lane.color.as_str()));
-        head.headers
-            .insert(X_CUTOVER_GENERATION, HeaderValue::from(lane.generation));
-    }
-    if head.status == StatusCode::NO_CONTENT || !body.is_end_stream() {
-        // RFC 9110 §8.6: a 204 has no Content-Length; some apps send one. With a body hyper writes what is true of
-        // it: the app's own may stand beside `Transfer-Encoding` (RFC 9112 §6.3) or be a list.
-        head.headers.remove(CONTENT_LENGTH);
-    }
-    let events = Events::of(worker, exchange, lane, &head.headers, &body);
-    if events.is_some() {
-        line.carries_stream();
-        // A stream ends by its policy, not with its gate's requests.
-        exchange.serving().goes_through(0);
-    }
-    let (exchange, timeouts) = (Rc::clone(exchange), &lane.settings.timeouts);
-    let body = ReplyBody::upstream(body, exchange, Rc::clone(worker), line, timeouts, events, upload).await;
-    Response::from_parts(head, body)
 }

@@ -9,6 +9,7 @@ use http::header::{
 
 use super::origin::{self, Origin};
 use super::request_id::{RequestIds, acceptable};
+use super::seen::Seen;
 use super::trace;
 use crate::config::{Headers, HostHeader, IdFrom, Preview, Trace};
 
@@ -77,6 +78,14 @@ impl Peer {
 ///
 /// `Trailer` stays: it announces fields that are passed on. `TE` stays as `trailers` if the client takes them.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most messages have none of them.
+    if Seen::at(headers).has(Seen::HOP_BY_HOP) {
+        take_out_hop_by_hop(headers);
+    }
+}
+
+/// The work of [`strip_hop_by_hop`].
+pub(super) fn take_out_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         strip_named(headers);
     }
@@ -133,9 +142,10 @@ pub(super) fn names(value: &HeaderValue) -> impl Iterator<Item = &str> {
         .filter(|name| !name.is_empty())
 }
 
-/// Make a client's head fit for the app.
+/// Make a client's head fit for the app; `seen` is what was seen in it when it came.
 pub fn prepare_request(
     headers: &mut HeaderMap,
+    seen: Seen,
     rules: &Headers,
     peer: &Peer,
     origin: Option<&Origin>,
@@ -144,13 +154,19 @@ pub fn prepare_request(
 ) {
     // Room for what is added below, so that the map grows once at most.
     headers.reserve(6);
-    strip_hop_by_hop(headers);
-    headers.remove(EXPECT);
-    headers.remove(X_CLIENT_CERT_SUBJECT);
+    if seen.has(Seen::HOP_BY_HOP) {
+        take_out_hop_by_hop(headers);
+    }
+    if seen.has(Seen::EXPECT) {
+        headers.remove(EXPECT);
+    }
+    if seen.has(Seen::SUBJECT) {
+        headers.remove(X_CLIENT_CERT_SUBJECT);
+    }
     if let Some(subject) = &peer.subject {
         headers.insert(X_CLIENT_CERT_SUBJECT, subject.clone());
     }
-    origin::tell(headers, peer, origin, rules.forwarded);
+    origin::tell(headers, seen, peer, origin, rules.forwarded);
     name(headers, rules, origin.is_some(), ids);
     match &rules.host {
         HostHeader::Preserve => {}
@@ -172,8 +188,10 @@ fn name(headers: &mut HeaderMap, rules: &Headers, from_trusted: bool, ids: &Requ
             IdFrom::Trusted => from_trusted,
             IdFrom::Nobody => false,
         };
-        if !(believed && headers.get(name).is_some_and(acceptable)) {
-            headers.insert(name.clone(), ids.next());
+        match headers.entry(name) {
+            Entry::Occupied(id) if believed && acceptable(id.get()) => {}
+            Entry::Occupied(mut id) => drop(id.insert_mult(ids.next())),
+            Entry::Vacant(place) => drop(place.insert(ids.next())),
         }
     }
     if rules.trace != Trace::Pass {
@@ -275,7 +293,16 @@ mod tests {
     fn prepared_for(fields: &[(&str, &str)], peer: Peer) -> HeaderMap {
         let mut headers = map(fields);
         let endpoint = || HeaderValue::from_static("app:8000");
-        prepare_request(&mut headers, &rules(), &peer, None, &RequestIds::new(), endpoint);
+        let seen = Seen::at(&headers);
+        prepare_request(
+            &mut headers,
+            seen,
+            &rules(),
+            &peer,
+            None,
+            &RequestIds::new(),
+            endpoint,
+        );
         headers
     }
 

@@ -264,7 +264,8 @@ impl Watched {
             return Poll::Ready(Wish::SayGoodbye);
         }
         let patience = limits.client_idle_timeout;
-        if let Some(over) = client.poll_blocked(cx, &mut self.timer, &mut self.blocked, patience) {
+        if let Some(end) = client.blocked_until(&mut self.blocked, patience) {
+            let over = self.timer.poll(cx, end);
             return over.map(|()| Wish::Close("client takes nothing"));
         }
         if !many.open.borrow().is_empty() {

@@ -6,6 +6,7 @@ use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
 
 use super::forwarded::{self, Element};
 use super::headers::Peer;
+use super::seen::Seen;
 use crate::routing::Edge;
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -14,8 +15,15 @@ pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwa
 pub(super) const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(super) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// CGI and WSGI apps read `X_Forwarded_For` as `X-Forwarded-For`: a stranger must not write it in this form either.
-const LOOKALIKES: [HeaderName; 5] = [
+/// What a stranger may not say: the fields with which we name him, and `X_Forwarded_For`, which CGI and WSGI apps read
+/// as `X-Forwarded-For`.
+pub(super) const ONLY_OURS: [HeaderName; 11] = [
+    FORWARDED,
+    X_FORWARDED_FOR,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PORT,
+    X_REAL_IP,
     HeaderName::from_static("x_forwarded_for"),
     HeaderName::from_static("x_forwarded_proto"),
     HeaderName::from_static("x_forwarded_host"),
@@ -122,14 +130,26 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (!values.is_empty()).then(|| values.join(", "))
 }
 
-/// Tell the app who asked: what a trusted proxy has written is continued, anything else is written anew. `forwarded`
+/// Tell the app who asked: what a trusted proxy has written is continued, anything else (`seen` knows whether there is
+/// any) goes, and is written anew. `forwarded`
 /// also in the form of RFC 7239.
-pub(super) fn tell(headers: &mut HeaderMap, peer: &Peer, origin: Option<&Origin>, forwarded: bool) {
+pub(super) fn tell(
+    headers: &mut HeaderMap,
+    seen: Seen,
+    peer: &Peer,
+    origin: Option<&Origin>,
+    forwarded: bool,
+) {
     let host = headers.get(HOST).cloned();
-    match origin {
-        Some(origin) => continued(headers, peer, origin, host.as_ref(), forwarded),
-        None => anew(headers, peer, host, forwarded),
+    if let Some(origin) = origin {
+        return continued(headers, peer, origin, host.as_ref(), forwarded);
     }
+    if seen.has(Seen::FORWARDING) {
+        for name in ONLY_OURS {
+            headers.remove(name);
+        }
+    }
+    anew(headers, peer, host, forwarded);
 }
 
 fn continued(
@@ -169,19 +189,12 @@ fn continued(
 fn anew(headers: &mut HeaderMap, peer: &Peer, host: Option<HeaderValue>, forwarded: bool) {
     if forwarded {
         headers.insert(FORWARDED, own_element(String::new(), peer, host.as_ref()));
-    } else {
-        headers.remove(FORWARDED);
-    }
-    headers.remove(X_FORWARDED_PORT);
-    for name in LOOKALIKES {
-        headers.remove(name);
     }
     headers.insert(X_FORWARDED_FOR, peer.text.clone());
     headers.insert(X_REAL_IP, peer.text.clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(peer.scheme));
-    match host {
-        Some(host) => drop(headers.insert(X_FORWARDED_HOST, host)),
-        None => drop(headers.remove(X_FORWARDED_HOST)),
+    if let Some(host) = host {
+        headers.insert(X_FORWARDED_HOST, host);
     }
 }
 
@@ -235,7 +248,8 @@ mod tests {
         let edge = edge(networks, true);
         let peer = Peer::new(peer.parse().ok());
         let origin = Origin::of(&headers, &peer, &edge);
-        tell(&mut headers, &peer, origin.as_deref(), rfc7239);
+        let seen = Seen::at(&headers);
+        tell(&mut headers, seen, &peer, origin.as_deref(), rfc7239);
         move |name| {
             let all: Vec<_> = headers
                 .get_all(name)

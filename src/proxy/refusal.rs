@@ -10,6 +10,7 @@ use super::body::ReplyBody;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::grpc;
+use super::seen::Seen;
 use crate::config::{Errors, Page, PageKind, Problem};
 
 const PROBLEM_JSON: &str = "application/problem+json";
@@ -21,9 +22,10 @@ pub(super) struct Accepts {
 }
 
 impl Accepts {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn of(headers: &HeaderMap, seen: Seen) -> Self {
+        let accept = seen.has(Seen::ACCEPT).then(|| headers.get(ACCEPT));
         Self {
-            accept: headers.get(ACCEPT).cloned(),
+            accept: accept.flatten().cloned(),
         }
     }
 

@@ -69,9 +69,9 @@ fn mix(mut n: u64) -> u64 {
 }
 
 fn hex(n: u64, out: &mut [u8]) {
-    for (at, digit) in out.iter_mut().enumerate() {
-        let nibble = usize::try_from((n >> (60 - 4 * at)) & 0xF).unwrap_or(0);
-        *digit = b"0123456789abcdef"[nibble];
+    let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+    for (byte, pair) in n.to_be_bytes().into_iter().zip(out.chunks_exact_mut(2)) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xF)]);
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! [`decide`] is pure. The account that a request keeps of its tries, [`Tries`], asks it.
 
+use std::cell::RefCell;
 use std::time::Instant;
 
 use http::{HeaderName, HeaderValue, Method, Uri, Version};
@@ -132,6 +133,11 @@ impl Tries {
         }
     }
 
+    /// Whether no try was made yet.
+    pub(super) fn is_first(&self) -> bool {
+        self.made == 0
+    }
+
     /// The request's ticket.
     pub(super) fn ticket(&mut self, worker: &Worker) -> usize {
         *self.ticket.get_or_insert_with(|| worker.ticket())
@@ -183,24 +189,51 @@ impl Tries {
 
 /// A client's head, kept until the answer's is there: hyper lets nobody have back what it has sent.
 ///
-/// The values share the bytes of the original; a request pays for one short list.
+/// The values share the bytes of the original, and the list is one of the worker's: a request allocates nothing for it.
 #[derive(Debug)]
-pub(super) struct Spare {
+pub(super) struct Spare<'a> {
     method: Method,
     uri: Uri,
     version: Version,
-    fields: Vec<(HeaderName, HeaderValue)>,
+    fields: Fields,
+    lists: &'a SpareLists,
 }
 
-impl Spare {
+type Fields = Vec<(HeaderName, HeaderValue)>;
+
+/// A worker's lists that no request has now.
+#[derive(Debug, Default)]
+pub(super) struct SpareLists(RefCell<Vec<Fields>>);
+
+impl SpareLists {
+    /// As many as are kept for the next burst, and the most fields that one may have room for: a few KiB in all.
+    const MAX: (usize, usize) = (64, 32);
+}
+
+impl Drop for Spare<'_> {
+    fn drop(&mut self) {
+        let mut list = std::mem::take(&mut self.fields);
+        list.clear();
+        let (lists, fields) = SpareLists::MAX;
+        let mut free = self.lists.0.borrow_mut();
+        if free.len() < lists && list.capacity() <= fields {
+            free.push(list);
+        }
+    }
+}
+
+impl<'a> Spare<'a> {
     /// Of a head that is not prepared yet, so that a second try is prepared for where it goes.
-    pub(super) fn of(head: &http::request::Parts) -> Self {
+    pub(super) fn of(head: &http::request::Parts, lists: &'a SpareLists) -> Self {
         let field = |(name, value): (&HeaderName, &HeaderValue)| (name.clone(), value.clone());
+        let mut fields = lists.0.borrow_mut().pop().unwrap_or_default();
+        fields.extend(head.headers.iter().map(field));
         Self {
             method: head.method.clone(),
             uri: head.uri.clone(),
             version: head.version,
-            fields: head.headers.iter().map(field).collect(),
+            fields,
+            lists,
         }
     }
 
@@ -210,13 +243,13 @@ impl Spare {
     }
 
     /// The head again.
-    pub(super) fn into_head(self) -> http::request::Parts {
+    pub(super) fn into_head(mut self) -> http::request::Parts {
         let (mut head, ()) = http::Request::new(()).into_parts();
-        head.method = self.method;
-        head.uri = self.uri;
+        head.method = std::mem::take(&mut self.method);
+        head.uri = std::mem::take(&mut self.uri);
         head.version = self.version;
         // `extend` would let the last of several fields of a name replace the others.
-        for (name, value) in self.fields {
+        for (name, value) in self.fields.drain(..) {
             head.headers.append(name, value);
         }
         head
@@ -354,7 +387,15 @@ mod tests {
             .body(())
             .unwrap();
         let (head, ()) = request.into_parts();
-        let again = Spare::of(&head).into_head();
+        let lists = SpareLists::default();
+        let again = Spare::of(&head, &lists).into_head();
+        let other = Spare::of(&again, &lists);
+        assert_eq!(
+            other.fields.len(),
+            3,
+            "a list is used again, without what was in it"
+        );
+        drop(other);
         assert_eq!(
             (&again.method, &again.uri, again.version),
             (&head.method, &head.uri, head.version)

@@ -1,8 +1,9 @@
 //! Step 5 of a request: a connection, the request on it, and the wait for the head of the answer.
 
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant as StdInstant;
 
 use http::header::UPGRADE;
@@ -17,12 +18,13 @@ use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::fit::{Spare, fit, not_begun};
 use super::retry::{BodyState, Failed, kind_of};
+use super::seen::Seen;
 use super::upgrade;
 use super::worker::Worker;
 use crate::config::Protocol;
 use crate::routing::Lane;
 use crate::tls::Offer;
-use crate::upstream::{ConnectError, Endpoint, Line, LineState, Whose};
+use crate::upstream::{ConnectError, Endpoint, Line, LineState, Sent, Whose};
 use crate::wire::preamble::Ends;
 
 /// How often a request that was never sent goes out again: pooled connections may all have died at once.
@@ -69,7 +71,8 @@ pub(super) async fn send(
     upload: Option<&Upload>,
 ) -> Result<(Response<Incoming>, Option<upgrade::Inheritance>), Unanswered> {
     let method = request.method().clone();
-    let asks = request.headers().contains_key(UPGRADE);
+    // Of what came with `Upgrade` not all still has it.
+    let asks = exchange.seen().has(Seen::UPGRADE) && request.headers().contains_key(UPGRADE);
     let mut resends = 0;
     loop {
         exchange.with_claim(|claim| line.carries(claim.gate()));
@@ -80,8 +83,8 @@ pub(super) async fn send(
         if let (Some(upload), true) = (upload, stream.is_some()) {
             upload.is_shared();
         }
-        let again = match answer_in_time(line.send(request), stream.as_deref(), exchange, lane, upload).await
-        {
+        let sent = pin!(line.send(request));
+        let again = match answer_in_time(sent, stream.as_deref(), exchange, lane, upload).await {
             Ok(answer) => {
                 exchange.with_claim(|claim| answered(claim.endpoint()));
                 return Ok((answer, freed));
@@ -110,7 +113,7 @@ pub(super) async fn send(
         request = again;
         exchange.retried();
         let repeat = may_repeat(&method, request.body());
-        match line_for(worker, exchange, lane, repeat, asks).await {
+        match line_for(worker, exchange, lane, StdInstant::now(), repeat, asks).await {
             Ok(other) => *line = other,
             Err(error) => return Err(unsent(connect_error(&error), request)),
         }
@@ -157,11 +160,12 @@ pub(super) fn may_repeat(method: &Method, body: &impl Body) -> bool {
     body.is_end_stream() && method.is_idempotent()
 }
 
-/// A connection to the endpoint that the request has claimed.
+/// A connection to the endpoint that the request has claimed; `now` may be read a moment ago, not before a wait.
 pub(super) async fn line_for(
     worker: &Rc<Worker>,
     exchange: &Exchange,
     lane: &Lane,
+    now: StdInstant,
     may_repeat: bool,
     switches: bool,
 ) -> Result<Line<RequestBody>, ConnectError> {
@@ -169,7 +173,7 @@ pub(super) async fn line_for(
         return Err(ConnectError::Io(std::io::Error::other("no endpoint claimed")));
     };
     let client = || exchange.client().addresses();
-    line_to(worker, &endpoint, lane, client, may_repeat, switches).await
+    line_to(worker, &endpoint, lane, client, now, may_repeat, switches).await
 }
 
 /// A connection to an endpoint: a kept one, or a new one. `client` says whose it is, where that has to be told.
@@ -178,6 +182,7 @@ pub(super) async fn line_to(
     endpoint: &Arc<Endpoint>,
     lane: &Lane,
     client: impl FnOnce() -> Option<Ends>,
+    now: StdInstant,
     may_repeat: bool,
     switches: bool,
 ) -> Result<Line<RequestBody>, ConnectError> {
@@ -195,7 +200,6 @@ pub(super) async fn line_to(
     } else {
         Offer::All
     };
-    let now = StdInstant::now();
     if let Some(line) = worker
         .connections
         .take(endpoint.id, whose, now, !may_repeat, offer)
@@ -245,19 +249,22 @@ enum NoAnswer {
 
 /// Wait for the answer's head, from the last that moved of the request.
 async fn answer_in_time(
-    sent: impl Future<
-        Output = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<RequestBody>>>,
-    >,
+    mut sent: Pin<&mut impl Future<Output = Sent<RequestBody>>>,
     stream: Option<&LineState>,
     exchange: &Exchange,
     lane: &Lane,
     upload: Option<&Upload>,
 ) -> Result<Response<Incoming>, NoAnswer> {
-    let mut sent = std::pin::pin!(sent);
     let begun = Instant::now();
     let patience = lane.settings.timeouts.first_byte;
     let deadline = exchange.call().and_then(|call| call.deadline);
-    let mut timer = Deadline::new(deadline.unwrap_or(begun + patience));
+    let mut own = None;
+    let mut poll_timer = |cx: &mut Context<'_>, end| {
+        if !exchange.client().is_http2() {
+            return exchange.client().poll_timer(cx, end);
+        }
+        own.get_or_insert_with(|| Deadline::new(end)).poll(cx, end)
+    };
     let answered = std::future::poll_fn(|cx| {
         if let Poll::Ready(answered) = sent.as_mut().poll(cx) {
             return Poll::Ready(Some(answered));
@@ -267,9 +274,7 @@ async fn answer_in_time(
             return Poll::Ready(None);
         }
         let moved = upload.map_or(begun, |upload| upload.progress().max(begun));
-        timer
-            .poll(cx, deadline.unwrap_or(moved + patience))
-            .map(|()| None)
+        poll_timer(cx, deadline.unwrap_or(moved + patience)).map(|()| None)
     })
     .await;
     match answered {

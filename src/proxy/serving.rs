@@ -1,9 +1,11 @@
 //! A request as its client's connection knows it: HTTP/1 serves one at a time, HTTP/2 many.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use http::{Request, Version};
 use http_body::Body;
+use tokio::time::Instant;
 
 use super::client::Client;
 use super::http2::{Many, Stream};
@@ -13,6 +15,8 @@ pub(super) struct Serving {
     client: Rc<Client>,
     /// Over HTTP/2: where it stands among the others.
     among: Option<(Rc<Many>, Rc<Stream>)>,
+    /// When it ended, if somebody has looked.
+    end: Cell<Option<Instant>>,
 }
 
 impl Serving {
@@ -25,6 +29,7 @@ impl Serving {
         Self {
             client: Rc::clone(client),
             among: None,
+            end: Cell::new(None),
         }
     }
 
@@ -33,6 +38,7 @@ impl Serving {
         Self {
             client: Rc::clone(client),
             among: Some((Rc::clone(many), stream)),
+            end: Cell::new(None),
         }
     }
 
@@ -52,6 +58,11 @@ impl Serving {
             None => self.client.goes_through(gate),
             Some(stream) => stream.goes_through(gate),
         }
+    }
+
+    /// It ends now: the clock need not be read again.
+    pub(super) fn ends_at(&self, now: std::time::Instant) {
+        self.end.set(Some(Instant::from_std(now)));
     }
 
     /// The request's body is through.
@@ -90,7 +101,7 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         match &self.among {
-            None => self.client.ends(),
+            None => self.client.ends(self.end.get().unwrap_or_else(Instant::now)),
             Some((many, stream)) => many.ends(stream),
         }
     }

@@ -18,8 +18,9 @@ use super::body::RequestBody;
 use super::client::Client;
 use super::listener::{Listener, accept_loop};
 use super::request_id::RequestIds;
+use super::retry::SpareLists;
 use super::streams::Streams;
-use crate::metrics::{AccessLog, Record, Registry, WorkerCells, WorkerLog};
+use crate::metrics::{AccessLog, Gauge, Record, Registry, WorkerCells, WorkerLog};
 use crate::routing::{HoldQueue, Lane, Published};
 use crate::upstream::{Connections, Line};
 
@@ -176,6 +177,8 @@ pub(super) struct Worker {
     next_client: Cell<u64>,
     log: Option<RefCell<WorkerLog>>,
     last_said: Cell<Option<Instant>>,
+    /// Where the heads that may be sent again are kept.
+    pub(super) spares: SpareLists,
 }
 
 impl Worker {
@@ -196,6 +199,7 @@ impl Worker {
             next_client: Cell::new(0),
             log: shared.log.is_on().then(|| RefCell::new(shared.log.worker())),
             last_said: Cell::new(None),
+            spares: SpareLists::default(),
         }
     }
 
@@ -247,10 +251,10 @@ impl Worker {
     }
 
     /// Keep a connection whose answer is through. Its task may need a moment to see that.
-    pub(super) fn keep_line(self: &Rc<Self>, mut line: Line<RequestBody>, keep: Duration) {
+    pub(super) fn keep_line(self: &Rc<Self>, mut line: Line<RequestBody>, now: Instant, keep: Duration) {
         line.answered();
         if line.is_ready() {
-            self.connections.give_back(line, Instant::now(), keep);
+            self.connections.give_back(line, now, keep);
             return;
         }
         let worker = Rc::clone(self);
@@ -320,6 +324,12 @@ impl Worker {
             worker: Rc::clone(self),
             listener,
         }
+    }
+
+    /// Count a connection that needs no buffers until this is dropped.
+    pub(super) fn count_resting(&self) -> Resting<'_> {
+        self.cells.resting.add(1);
+        Resting(&self.cells.resting)
     }
 
     /// Find the client again at shutdown, until this is dropped.
@@ -428,6 +438,15 @@ impl Drop for Open {
         if let Some(gauge) = self.worker.cells.connections.get(self.listener) {
             gauge.add(-1);
         }
+    }
+}
+
+/// A connection that rests, counted.
+pub(super) struct Resting<'a>(&'a Gauge);
+
+impl Drop for Resting<'_> {
+    fn drop(&mut self) {
+        self.0.add(-1);
     }
 }
 

@@ -113,6 +113,27 @@ impl Paths {
     }
 }
 
+/// What a byte of a host's name becomes, 0 where it may not be in one: unreserved, sub-delims, percent (RFC 3986
+/// §3.2.2). Colons and brackets are an IPv6 address's alone.
+const HOST_BYTES: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        let other = b"-._~!$&'()*+,;=%";
+        let mut at = 0;
+        let mut fine = byte.is_ascii_alphanumeric();
+        while at < other.len() {
+            fine = fine || other[at] == byte;
+            at += 1;
+        }
+        if fine {
+            table[byte as usize] = byte.to_ascii_lowercase();
+        }
+        byte += 1;
+    }
+    table
+};
+
 /// A host name in lower case without port, kept on the stack when it has to be changed at all.
 pub struct HostBuffer {
     bytes: [u8; Self::MAX],
@@ -140,15 +161,13 @@ impl HostBuffer {
         if host.is_empty() || host.len() > Self::MAX || !is_well_formed(host) {
             return None;
         }
+        let is_address = host.starts_with('[');
         for (to, from) in self.bytes.iter_mut().zip(host.bytes()) {
-            // unreserved, sub-delims, percent (RFC 3986 §3.2.2); colons and brackets only of an IPv6 address.
-            let fine = from.is_ascii_alphanumeric()
-                || b"-._~!$&'()*+,;=%".contains(&from)
-                || (host.starts_with('[') && b"[]:".contains(&from));
-            if !fine {
-                return None;
-            }
-            *to = from.to_ascii_lowercase();
+            *to = match HOST_BYTES[usize::from(from)] {
+                0 if is_address && b"[]:".contains(&from) => from,
+                0 => return None,
+                lower => lower,
+            };
         }
         self.length = host.len();
         std::str::from_utf8(&self.bytes[..self.length]).ok()
@@ -175,6 +194,9 @@ fn is_well_formed(host: &str) -> bool {
         return literal
             .strip_suffix(']')
             .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    }
+    if !host.contains('%') {
+        return true;
     }
     let mut encoded = host.split('%').skip(1);
     encoded.all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|digit| digit.is_ascii_hexdigit()))

@@ -22,8 +22,8 @@ use crate::wire::Io;
 const IDLE_MAX: usize = 1024;
 
 /// A connection unused for less than this is taken for alive without asking the kernel: an app that had closed it
-/// so soon would have said so with its last answer.
-const TRUSTED_FOR: Duration = Duration::from_millis(2);
+/// so soon would have said so with its last answer, and what has come since, the event loop has been told by now.
+const TRUSTED_FOR: Duration = Duration::from_millis(10);
 
 /// One worker's connections to all endpoints.
 pub struct Connections<B> {

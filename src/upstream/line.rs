@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -70,6 +71,9 @@ pub struct LineState {
     waker: RefCell<Option<Waker>>,
 }
 
+/// The head of an answer; or why there is none, with the request if none of it was sent.
+pub type Sent<B> = Result<Response<Incoming>, TrySendError<Request<B>>>;
+
 /// A connection that HTTP has let go of, and what had come behind the answer's head.
 pub type Freed = (Transport, Bytes);
 
@@ -127,14 +131,11 @@ impl<B: Body + 'static> Line<B> {
     ///
     /// # Errors
     /// With the request, if none of it was sent.
-    #[allow(clippy::result_large_err, reason = "it is hyper's, and has the request in it")]
-    pub async fn send(
-        &mut self,
-        request: Request<B>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+    pub fn send(&mut self, request: Request<B>) -> impl Future<Output = Sent<B>> + use<B> {
+        // No `async fn`: the request would be moved into it, and once more out of it.
         match &mut self.sender {
-            Sender::Whole { sender, .. } => sender.try_send_request(request).await,
-            Sender::Shared { sender, .. } => sender.try_send_request(request).await,
+            Sender::Whole { sender, .. } => Either::Left(sender.try_send_request(request)),
+            Sender::Shared { sender, .. } => Either::Right(sender.try_send_request(request)),
         }
     }
 

@@ -20,5 +20,5 @@ pub use dial::ConnectError;
 pub use dns::{Names, Resolution};
 pub use endpoint::{Endpoint, EndpointKey, Handshake, Health, ProbeReport, Target};
 pub use health::{HealthChange, NoReply, Prober, Reply, ask, probe_all, probe_once};
-pub use line::{Freed, Line, LineState, Whose};
+pub use line::{Freed, Line, LineState, Sent, Whose};
 pub use queue::{Place, Queue, Slot};

@@ -1,17 +1,15 @@
 """A stand-in for `docker compose`, so that the examples run where no engine does: a service is a process of this machine.
 
 It reads the compose file of the folder (the part of YAML that the examples use), knows `up -d`, `stop`, `logs`, `pull` and `run`,
-and gives a service the host's port as its PORT. Processes and logs are in $DOCKER_STATE.
+and gives a service the host's port as its PORT.
 """
 
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 
-STATE = os.environ["DOCKER_STATE"]
+from containers import place, start, stop
 
 
 def scalar(text):
@@ -45,44 +43,11 @@ def expand(text):
     return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", lambda m: os.environ.get(m[1]) or m[2] or "", text)
 
 
-def place(name, kind):
-    return os.path.join(STATE, f"{name}.{kind}")
-
-
-def pid_of(name):
-    try:
-        pid = int(open(place(name, "pid")).read())
-        os.kill(pid, 0)
-        return pid
-    except (OSError, ValueError):
-        return None
-
-
-def stop(name):
-    pid = pid_of(name)
-    if pid is None:
-        return
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 10
-    while os.path.exists(f"/proc/{pid}") and open(f"/proc/{pid}/stat").read().rsplit(") ", 1)[1][0] != "Z":
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
-    os.remove(place(name, "pid"))
-    print(f"Container {name} Stopped")
-
-
 def up(name, service):
-    stop(name)
     environment = {key: expand(value) for key, value in service.get("environment", {}).items()}
     environment["PORT"] = service["ports"][0].split(":")[1]
     environment["HOST"] = "127.0.0.1"
-    log = open(place(name, "log"), "w")
-    child = subprocess.Popen(service["command"], env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log,
-                             stderr=log, start_new_session=True)
-    with open(place(name, "pid"), "w") as file:
-        file.write(str(child.pid))
-    print(f"Container {name} Started")
+    start(name, service["command"], environment)
 
 
 def main(args):

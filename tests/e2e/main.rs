@@ -35,6 +35,7 @@ mod grpc;
 mod guard;
 mod http2;
 mod input;
+mod instructions;
 mod life;
 mod linters;
 mod names;

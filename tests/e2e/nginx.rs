@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::backend::{Backend, Seen, read_request};
 use crate::ports;
-use crate::server::{PATIENCE, Server, Site, eventually};
+use crate::server::{PATIENCE, Server, Site, cli_in, eventually};
 
 /// One request, and what must be the same.
 struct Ask {
@@ -56,7 +56,10 @@ const NOT_COMPARED: [&str; 6] = [
 
 #[test]
 fn nocturna() {
-    let both = Both::run("nocturna");
+    each("nocturna", |both| nocturna_is_the_same(&both));
+}
+
+fn nocturna_is_the_same(both: &Both) {
     let post = &[
         "-d",
         "{\"datetime\":\"1990-01-01T12:00:00\"}",
@@ -81,7 +84,10 @@ fn nocturna() {
 
 #[test]
 fn forecaster() {
-    let both = Both::run("forecaster");
+    each("forecaster", |both| forecaster_is_the_same(&both));
+}
+
+fn forecaster_is_the_same(both: &Both) {
     both.compare(&[
         get("http://forecaster.example/api/v1/health"),
         get("https://forecaster.example/api/v1/predict?horizon=7"),
@@ -98,7 +104,10 @@ fn forecaster() {
 
 #[test]
 fn ala() {
-    let mut both = Both::run("ala");
+    each("ala", ala_is_the_same);
+}
+
+fn ala_is_the_same(mut both: Both) {
     // The balancer's own address ends the list here; nginx repeats the client's.
     let balanced = || Same::App {
         but: &["x-forwarded-for"],
@@ -128,7 +137,10 @@ fn ala() {
 
 #[test]
 fn vcci() {
-    let both = Both::run("vcci");
+    each("vcci", |both| vcci_is_the_same(&both));
+}
+
+fn vcci_is_the_same(both: &Both) {
     both.compare(&[
         get("http://vcci.example/v1/items?page=2"),
         get("http://vcci.example/v1/"),
@@ -146,7 +158,10 @@ fn vcci() {
 
 #[test]
 fn mina() {
-    let both = Both::run("mina");
+    each("mina", |both| mina_is_the_same(&both));
+}
+
+fn mina_is_the_same(both: &Both) {
     both.compare(&[
         get("http://mina.example/health"),
         get("http://mina.example/redirect"),
@@ -173,13 +188,26 @@ struct Both {
     _cutover: Server,
 }
 
+/// The translation by hand, and the one that `cutover init` writes.
+fn each(system: &str, test: impl Fn(Both)) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("docs/migrate")
+        .join(system);
+    let read = |name: &str| std::fs::read_to_string(from.join(name)).expect("the system's file");
+    let file = from.join("nginx.conf").display().to_string();
+    let made = cli_in(
+        &from,
+        &["init", "--from-nginx", &file, "--health", "/health", "--print"],
+    )
+    .expect(0);
+    for cutover in [read("cutover.toml"), made.stdout] {
+        test(Both::run(system, read("nginx.conf"), cutover));
+    }
+}
+
 impl Both {
-    fn run(system: &str) -> Self {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("docs/migrate")
-            .join(system);
-        let read = |name: &str| std::fs::read_to_string(from.join(name)).expect("the system's file");
-        let (mut nginx, mut cutover) = (read("nginx.conf"), read("cutover.toml"));
+    fn run(system: &str, nginx: String, cutover: String) -> Self {
+        let (mut nginx, mut cutover) = (nginx, cutover);
         let folder = tempfile::tempdir().expect("a folder");
         prepare(folder.path());
         let site = Site::new("");
@@ -460,13 +488,13 @@ fn curl(folder: &Path, port: u16, ask: &Ask) -> Answer {
 }
 
 /// A real nginx with a file of its own, one process, stopped with this value.
-struct Nginx {
+pub struct Nginx {
     child: Child,
     log: std::path::PathBuf,
 }
 
 impl Nginx {
-    fn start(folder: &Path, http: &str, ports: impl Iterator<Item = u16>) -> Self {
+    pub fn start(folder: &Path, http: &str, ports: impl Iterator<Item = u16>) -> Self {
         let here = folder.display();
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
         let temporary: String = temporary

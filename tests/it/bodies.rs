@@ -282,7 +282,8 @@ fn a_client_that_has_finished_sending_gets_its_answer() {
     let blue = Backend::script(move |wire, _| {
         wire.request();
         wait.lock().unwrap().recv().unwrap();
-        wire.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf");
+        // One answer a connection, and said so: the POST must not meet it as it closes.
+        wire.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 8\r\n\r\nhalf");
         wait.lock().unwrap().recv().unwrap();
         wire.send("half");
     });

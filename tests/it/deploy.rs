@@ -222,7 +222,6 @@ fn a_second_deploy_is_told_who_holds_the_app() {
     until("the broken one knows", || {
         events_of(&proxy).contains("was broken by")
     });
-    std::thread::sleep(std::time::Duration::from_millis(1200)); // past a renewal, a third of 3 s
     desk.write("go", "");
     first.end().expect(6).says(&["does not hold the app any more"]);
 }

@@ -46,3 +46,5 @@ mod upstream_tls;
 
 // Apart: what runs the real command.
 mod deploy;
+mod deploy_ways;
+mod init;

@@ -13,8 +13,8 @@ use crate::config::values;
 use crate::rollout::Color;
 
 /// Steps that a file may list without defining them.
-const BUILT_IN: [&str; 9] = [
-    "backup", "migrate", "start", "healthy", "smoke", "approve", "switch", "bake", "stop_old",
+const BUILT_IN: [&str; 10] = [
+    "backup", "migrate", "start", "healthy", "smoke", "approve", "switch", "rollout", "bake", "stop_old",
 ];
 
 /// How long a command may run when nobody says.
@@ -112,13 +112,25 @@ impl Build<'_, '_, '_> {
             let hint = format!("put `{first}` first");
             self.findings.error(&list.span(), "step_order", message, hint);
         };
-        for (first, then) in [("switch", "bake"), ("switch", "stop_old"), ("start", "healthy")] {
+        for (first, then) in [
+            ("switch", "bake"),
+            ("switch", "stop_old"),
+            ("rollout", "bake"),
+            ("rollout", "stop_old"),
+            ("start", "healthy"),
+        ] {
             let (a, b) = (at(StepKind::named(first)), at(StepKind::named(then)));
             if let (Some(a), Some(b)) = (a, b)
                 && b < a
             {
                 wrong(first, then);
             }
+        }
+        if at(StepKind::Switch).is_some() && at(StepKind::Rollout).is_some() {
+            let message = "`switch` and `rollout` are both listed".to_owned();
+            let hint = "traffic moves at once or in steps: keep one of them".to_owned();
+            self.findings
+                .error(&list.span(), "conflicting_keys", message, hint);
         }
     }
 
@@ -128,7 +140,7 @@ impl Build<'_, '_, '_> {
             && name
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-        if !valid || matches!(name, "rollout" | "env" | "lease" | "cwd" | "steps") {
+        if !valid || matches!(name, "env" | "lease" | "cwd" | "steps") {
             let message = format!("a step cannot be called {}", quoted(name));
             let hint = "use letters, digits, `-` and `_`, and none of cutover's own words".to_owned();
             self.findings.error(place, "bad_value", message, hint);
@@ -150,7 +162,7 @@ impl Build<'_, '_, '_> {
             StepKind::Hook | StepKind::Start | StepKind::Smoke => Some(HOOK_TIME),
             StepKind::Healthy => Some(HEALTHY_TIME),
             StepKind::StopOld => Some(DRAIN_TIME),
-            StepKind::Approve | StepKind::Switch | StepKind::Bake => None,
+            StepKind::Approve | StepKind::Switch | StepKind::Rollout | StepKind::Bake => None,
         };
         let mut env = BTreeMap::new();
         for (name, value) in deploy.env.iter().flatten().chain(raw.env.iter().flatten()) {
@@ -344,8 +356,11 @@ fn env_name(text: &str) -> Result<(), String> {
 }
 
 fn webhook(text: &str) -> Result<(), String> {
-    if !text.starts_with("http://") && !text.starts_with("${") {
-        return Err("write a URL as `http://host:port/path`; TLS is not built for webhooks".to_owned());
+    if !["http://", "https://", "${"]
+        .iter()
+        .any(|start| text.starts_with(start))
+    {
+        return Err("write a URL as `http://host:port/path`, or with `https://`".to_owned());
     }
     Ok(())
 }

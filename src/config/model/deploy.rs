@@ -97,6 +97,8 @@ pub enum StepKind {
     Approve,
     /// Move the traffic.
     Switch,
+    /// Move the traffic in the steps of `[app.NAME.rollout]`.
+    Rollout,
     /// Wait for the end of the bake.
     Bake,
     /// Wait until the other color has drained, then its command or webhook.
@@ -113,10 +115,17 @@ impl StepKind {
             "smoke" => Self::Smoke,
             "approve" => Self::Approve,
             "switch" => Self::Switch,
+            "rollout" => Self::Rollout,
             "bake" => Self::Bake,
             "stop_old" => Self::StopOld,
             _ => Self::Hook,
         }
+    }
+
+    /// Whether the target serves when it is done.
+    #[must_use]
+    pub const fn moves_traffic(self) -> bool {
+        matches!(self, Self::Switch | Self::Rollout)
     }
 
     /// Whether a command has a place in it.
