@@ -71,7 +71,9 @@ fn lookup_path(count: usize) -> f64 {
         let path = PathMatch::Prefix(format!("/part{service:05}"));
         matcher.add(&[], &path, Place { app: 0, service });
     }
-    let asked: Vec<String> = (0..5).map(|part| format!("/part{part:05}/v1/things/42")).collect();
+    let asked: Vec<String> = (0..5)
+        .map(|part| format!("/part{part:05}/v1/things/42"))
+        .collect();
     time(&asked, |path| matcher.find("shop.example.com", path).unwrap())
 }
 

@@ -38,7 +38,7 @@ class Big(peers.Cutover):
         text = [f'[server]\nworkers = 1\nstate_dir = "{self.folder}/state"\n[admin]\nsocket = "{self.folder}/admin.sock"']
         text += [f'[log]\naccess = "off"\n[[listener]]\naddress = "127.0.0.1:{self.port}"']
         # The one that load goes to; no host: all that no other app has.
-        text += [f'[app.load]\nblue = ["127.0.0.1:{fill["blue"]}"]\ngreen = ["127.0.0.1:{fill["green"]}"]\nhealth.path = "/"']
+        text += [f'[app.load]\ninitial = "blue"\nblue = ["127.0.0.1:{fill["blue"]}"]\ngreen = ["127.0.0.1:{fill["green"]}"]\nhealth.path = "/"']
         each = 1 if self.services > 1 else ENDPOINTS
         lists = {color: ", ".join(f'"127.0.0.1:{port}"' for port in fill[f"{color}s"][:each]) for color in peers.COLORS}
         for app in range(apps):
