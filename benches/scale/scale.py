@@ -115,7 +115,11 @@ def main():
             (f"{large} apps × 2 × {ENDPOINTS}", Big(args, large)),
             (f"{routes} apps × 10 services = {routes * 10:,} routes", Big(args, routes, services=10, interval="60s")),
         ):
-            columns[name] = whole(proxy, args, pair, backend, folder)
+            try:
+                columns[name] = whole(proxy, args, pair, backend, folder)
+            except (rows.Failed, RuntimeError, OSError) as error:
+                print(f"{name}: FAILED: {error}", file=sys.stderr)
+                columns[name] = {}
     finally:
         if backend is not None:
             peers.stop(backend.process)
@@ -125,7 +129,9 @@ def main():
     out = pathlib.Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "scale.md").write_text(text + "\n")
+    failed = sum(1 for column in columns.values() if not column)
     (out / "scale.json").write_text(json.dumps({"smoke": args.smoke, "pieces": pieces, "processes": columns}, indent=1) + "\n")
+    sys.exit(1 if failed else 0)
 
 
 def arguments():
@@ -222,13 +228,15 @@ def report(pieces, columns, smoke):
                 text.append(f"| {apps} apps × {endpoints} endpoints: {what} | {times['p50']:.1f} | {times['p99']:.1f} | {times['max']:.1f} |")
     text += ["", f"| one worker, a real process | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for what in next(iter(columns.values())):
-        text.append(f"| {what} | {' | '.join(cell(column[what]) for column in columns.values())} |")
+        text.append(f"| {what} | {' | '.join(cell(column.get(what)) for column in columns.values())} |")
     return "\n".join(text)
 
 
 def cell(value):
+    if value is None:
+        return "failed"
     if isinstance(value, tuple):
-        return f"{value[0]:.1f} ({value[1]:.1f})" if value[0] is not None else "–"
+        return f"{value[0]:.1f} ({value[1]:.1f})"
     return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}"
 
 

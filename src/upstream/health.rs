@@ -130,6 +130,10 @@ pub async fn probe_all(list: Vec<(Arc<Endpoint>, Arc<config::Health>)>) -> Vec<(
             }
             report = probe_and_judge(&endpoint, &settings).await;
         }
+        if report.verdict == Health::Healthy {
+            // What failed before it came to be is no word against what is there now.
+            endpoint.connected();
+        }
         (endpoint, report)
     };
     stream::iter(list.into_iter().map(probe))
