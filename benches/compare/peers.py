@@ -67,7 +67,11 @@ class Proxy:
             **backend.ports(),
         }
         self.process = start(core, self.command(), self.folder / "log", self.environment())
-        wait_for(self.port, self.process)
+        try:
+            wait_for(self.port, self.process)
+        except RuntimeError:
+            self.stop()
+            raise
         # Probes have passed, files are watched, caches are there.
         time.sleep(0.5)
 
