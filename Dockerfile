@@ -5,9 +5,11 @@ COPY Cargo.toml Cargo.lock ./
 COPY src ./src
 # Only the binary is built; benches are copied because Cargo.toml names them.
 COPY benches ./benches
+# `--build-arg FEATURES=docker`: endpoints that follow containers (docs/containers.md).
+ARG FEATURES=""
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --locked --profile dist --bin cutover && cp target/dist/cutover /cutover
+    cargo build --locked --profile dist --bin cutover --features "$FEATURES" && cp target/dist/cutover /cutover
 
 FROM debian:bookworm-slim
 LABEL org.opencontainers.image.title="cutover" \

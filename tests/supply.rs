@@ -74,6 +74,10 @@ fn the_checks_can_fail() {
         packages().iter().any(|package| package.name == "hyper"),
         "the list of packages is read"
     );
+    assert!(
+        packages().iter().any(|package| package.name == "bollard"),
+        "with those of optional features"
+    );
 }
 
 struct Package {
@@ -82,7 +86,7 @@ struct Package {
     licence: Option<String>,
 }
 
-/// All packages that a build for [`TARGET`] uses, our own aside.
+/// All packages that a build for [`TARGET`] uses, with every feature, our own aside.
 ///
 /// From `cargo tree`, not `cargo metadata`: the latter also lists optional dependencies that no feature turns on.
 fn packages() -> Vec<Package> {
@@ -95,6 +99,7 @@ fn packages() -> Vec<Package> {
             TARGET,
             "--edges",
             "normal,build,dev",
+            "--all-features",
         ])
         .args(["--prefix", "none", "--no-dedupe", "--format", "{p}|{l}"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))

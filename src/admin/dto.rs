@@ -175,6 +175,9 @@ pub struct App {
     pub rollout: Option<Rollout>,
     /// What the file says when reality differs.
     pub file_wants: Option<Color>,
+    /// When the standby that was left has been kept for long enough (`standby_ttl`); it stays warm all the same.
+    #[serde(default)]
+    pub standby_until: Option<String>,
     /// Whether a rollback would work now.
     pub rollback: Rollback,
     /// The stored state was damaged: how.

@@ -66,6 +66,7 @@ pub(super) fn app(view: &control::AppView) -> dto::App {
         bake: view.bake.as_ref().map(bake),
         rollout: view.rollout.as_ref().map(rollout),
         file_wants: view.file_wants.map(Into::into),
+        standby_until: view.standby_until.map(time),
         rollback: dto::Rollback {
             ready: view.rollback.is_ok(),
             to: view.rollback.as_ref().ok().map(|color| (*color).into()),

@@ -11,12 +11,25 @@ use super::init::Init;
 use crate::config;
 use crate::rollout::Color;
 
+/// Stands below the help of the whole and in the manual page.
+const EXITS: &str = "\
+Exit codes:
+   0  done and verified, or already so      6  conflict: somebody else changes the app
+   1  failed for another reason             7  no server answers
+   2  usage                                 8  not permitted
+   3  the config file is not valid          9  traffic moved and was taken back
+   4  refused; traffic is unchanged        10  no rollback: nothing older is warm
+   5  still under way at the timeout       11  a question was answered with no
+
+New here: `cutover demo` shows it, `cutover init` writes a config file, `cutover check` reads one.";
+
 /// A reverse proxy that is the traffic switch.
 #[derive(Debug, Parser)]
 #[command(
     name = "cutover",
     version,
     about,
+    after_help = EXITS,
     disable_help_subcommand = true,
     subcommand_required = true,
     arg_required_else_help = true

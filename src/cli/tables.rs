@@ -130,10 +130,20 @@ fn remarks(app: &dto::App) -> Vec<String> {
         ));
     }
     remarks.extend(confused(app));
+    remarks.extend(kept(app));
     if let Some(why) = &app.degraded {
         remarks.push(format!("DEGRADED, the stored state was damaged: {}", clean(why)));
     }
     remarks
+}
+
+/// The standby has been kept for long enough.
+fn kept(app: &dto::App) -> Option<String> {
+    let until: jiff::Timestamp = app.standby_until.as_ref()?.parse().ok()?;
+    (until <= jiff::Timestamp::now()).then(|| {
+        let standby = Color::from(app.active).other();
+        format!("{standby} has been kept since the last switch for as long as `standby_ttl` says: `cutover retire` stops it")
+    })
 }
 
 /// Who runs and who serves, where that is not plain, and what to type.

@@ -255,6 +255,10 @@ fn process(config: &Config) -> Flat {
     flat.put("log.access", access);
     flat.put("log.file", &config.log.file);
     flat.put("log.level", &config.log.level);
+    let docker = &config.docker;
+    flat.put("docker.socket", docker.socket.display());
+    flat.put("docker.project", docker.project.as_deref().unwrap_or_default());
+    flat.put("docker.network", docker.network.as_deref().unwrap_or_default());
     limits("limits", &config.limits, &mut flat);
     errors("errors", &config.errors, &mut flat);
     flat.put("limits.connections", config.limits.connections);

@@ -4,6 +4,7 @@
 //! (`config/full.toml` shows every key).
 
 mod deploy;
+mod docker;
 mod edge;
 mod resilience;
 mod rules;
@@ -21,6 +22,7 @@ use crate::tls;
 use crate::wire::preamble;
 
 pub use deploy::{CommandLine, Deploy, OnFailure, SmokeProbe, Step, StepKind, Work};
+pub use docker::Docker;
 pub use edge::{Errors, IdFrom, Page, PageFor, PageKind, Problem, Respond, Trace};
 pub use resilience::{Balance, BalancePolicy, Retry};
 pub use rules::{Field, REQUEST_WORDS, Rule, RuleColor, Test};
@@ -41,6 +43,8 @@ pub struct Config {
     pub errors: Errors,
     /// `[log]`
     pub log: Log,
+    /// `[docker]`
+    pub docker: Docker,
     /// `[[notify]]`
     pub notify: Vec<Notify>,
     /// `[app.NAME]`, by name, at least one.
@@ -358,6 +362,9 @@ impl EndpointAddress {
                 std::net::IpAddr::V6(ip) => format!("[{ip}]"),
             },
             Address::Name { host, port } if *port == usual => host.clone(),
+            // A container is called by its service's name, as others in its network call it.
+            Address::Docker { what, port } if *port == usual => service_of(what).to_owned(),
+            Address::Docker { what, port } => format!("{}:{port}", service_of(what)),
             place => place.to_string(),
         }
     }
@@ -368,9 +375,15 @@ impl EndpointAddress {
         match &self.place {
             Address::Ip(address) => address.ip().to_string(),
             Address::Name { host, .. } => host.clone(),
+            Address::Docker { what, .. } => service_of(what).to_owned(),
             Address::Unix(_) => String::new(),
         }
     }
+}
+
+/// A name for containers: their compose service, or the value of their label.
+fn service_of(what: &str) -> &str {
+    what.rsplit_once('=').map_or(what, |(_, value)| value)
 }
 
 impl fmt::Display for EndpointAddress {
@@ -414,6 +427,13 @@ pub enum Address {
         /// The port.
         port: u16,
     },
+    /// `docker:app-blue:8000`, `docker:LABEL=VALUE:8000`: the running containers of a compose service, or with a label.
+    Docker {
+        /// What is written between `docker:` and the port: a compose service, or `LABEL=VALUE`.
+        what: String,
+        /// The port inside the containers.
+        port: u16,
+    },
     /// `unix:/run/app.sock`
     Unix(PathBuf),
 }
@@ -423,6 +443,7 @@ impl fmt::Display for Address {
         match self {
             Self::Ip(address) => address.fmt(f),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Docker { what, port } => write!(f, "docker:{what}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

@@ -193,6 +193,8 @@ pub struct Policy {
     pub guard: Guard,
     /// `[app.NAME.rollout]`, or its defaults.
     pub rollout: RolloutPlan,
+    /// `standby_ttl`: how long the color that a switch left is kept; `None`: nobody says.
+    pub standby_ttl: Option<Duration>,
     /// Where the app says which revision it is.
     pub revision_by: Option<RevisionBy>,
 }
@@ -248,6 +250,8 @@ pub enum NotifyOn {
     Guard,
     /// A rollout began, moved or ended.
     Rollout,
+    /// A standby has been kept for as long as `standby_ttl` says.
+    Standby,
 }
 
 impl NotifyOn {
@@ -259,6 +263,7 @@ impl NotifyOn {
             Self::Rollback => "rollback",
             Self::Guard => "guard",
             Self::Rollout => "rollout",
+            Self::Standby => "standby",
         }
     }
 }

@@ -4,6 +4,7 @@
 //! key exists exactly when it is here. A key that nothing reads yet does not belong here.
 
 pub(super) mod deploy;
+mod docker;
 mod edge;
 pub(super) mod policy;
 mod resilience;
@@ -16,6 +17,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
+pub(super) use docker::Docker;
 pub(super) use edge::{Errors, IdFrom, Problem, ProxyVersion, Respond, Trace};
 pub(super) use resilience::{Balance, Policy, Retry};
 pub(super) use traffic::{Affinity, Aim, Failover, Hold, Mirror, Preview, Rule, RuleColor, Skew, Warmup};
@@ -148,6 +150,9 @@ pub(super) struct File {
     /// Access log and operations log.
     #[serde(default)]
     pub(super) log: Log,
+    /// Where the containers of `docker:` endpoints are asked for.
+    #[serde(default)]
+    pub(super) docker: Docker,
     /// Who is told of switches, rollbacks and what the guard does.
     pub(super) notify: Option<Vec<policy::Notify>>,
 }
@@ -365,6 +370,8 @@ pub(super) struct App {
     pub(super) guard: policy::Guard,
     /// A switch in steps.
     pub(super) rollout: Option<policy::Rollout>,
+    /// How long the color that a switch left is kept: then it is said that it can be retired. Default: nobody says.
+    pub(super) standby_ttl: Option<At<DurationText>>,
     /// The answer header in which the app names its revision.
     pub(super) revision_header: Option<At<String>>,
     /// In place of the header: a JSON pointer into the health page.
@@ -407,9 +414,9 @@ pub(super) struct Service {
     /// Take the prefix off before the request is sent on.
     #[schemars(extend("default" = false))]
     pub(super) strip_prefix: Option<At<bool>>,
-    /// Blue endpoints: HOST:PORT, unix:PATH, https://HOST:PORT or h2c://HOST:PORT.
+    /// Blue endpoints: HOST:PORT, unix:PATH, https://HOST:PORT, h2c://HOST:PORT or docker:SERVICE:PORT.
     pub(super) blue: Option<At<Vec<At<String>>>>,
-    /// Green endpoints: HOST:PORT, unix:PATH, https://HOST:PORT or h2c://HOST:PORT.
+    /// Green endpoints: HOST:PORT, unix:PATH, https://HOST:PORT, h2c://HOST:PORT or docker:SERVICE:PORT.
     pub(super) green: Option<At<Vec<At<String>>>>,
     /// Over those of the app, key by key.
     pub(super) timeouts: Timeouts,

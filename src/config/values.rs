@@ -55,6 +55,11 @@ fn address(text: &str) -> Result<Address, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_path(path).map(Address::Unix);
     }
+    if let Some(rest) = text.strip_prefix("docker:")
+        && rest.contains(':')
+    {
+        return containers(rest);
+    }
     if let Ok(address) = text.parse::<SocketAddr>() {
         return if address.port() == 0 {
             Err("port 0 cannot be connected to".to_owned())
@@ -86,10 +91,35 @@ fn address(text: &str) -> Result<Address, String> {
     if port.contains('/') {
         return Err("an endpoint has no path; a path belongs to the service".to_owned());
     }
-    let port = port_number(port)?;
+    let port = port_number(port).map_err(|why| match host {
+        "docker" => format!("{why}; containers are written `docker:SERVICE:PORT`"),
+        _ => why,
+    })?;
     let host = host.to_ascii_lowercase();
     host_name(&host)?;
     Ok(Address::Name { host, port })
+}
+
+/// `SERVICE:PORT` or `LABEL=VALUE:PORT`, what follows `docker:`.
+fn containers(text: &str) -> Result<Address, String> {
+    if !cfg!(feature = "docker") {
+        let why = "this cutover was built without Docker: build it with `--features docker`, or write the name that Docker's own \
+                   name server knows, `SERVICE:PORT`";
+        return Err(why.to_owned());
+    }
+    let (what, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let port = port_number(port)?;
+    let (label, value) = what.split_once('=').unwrap_or(("", what));
+    let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '"');
+    if value.is_empty() || (label.is_empty() && what.contains('=')) || what.contains(bad) {
+        return Err(
+            "write `docker:SERVICE:PORT` for a compose service, or `docker:LABEL=VALUE:PORT`".to_owned(),
+        );
+    }
+    Ok(Address::Docker {
+        what: what.to_owned(),
+        port,
+    })
 }
 
 fn port_number(text: &str) -> Result<u16, String> {

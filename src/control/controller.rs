@@ -31,7 +31,7 @@ use crate::rollout::{self, Actor, AppState, Applied, Color, Command, Note, Rejec
 use crate::routing::{PreviewKey, Published, Resolved, RoutingTable};
 use crate::store::{self, StoreError, StoreHandle};
 use crate::tls::Originators;
-use crate::upstream::{Names, Prober};
+use crate::upstream::{Containers, Names, Prober};
 
 /// Messages that may wait in the mailbox.
 const MAILBOX: usize = 256;
@@ -90,6 +90,7 @@ pub(super) struct Controller {
     pub(super) store: StoreHandle,
     pub(super) prober: RefCell<Prober>,
     pub(super) names: RefCell<Names>,
+    pub(super) containers: RefCell<Containers>,
     pub(super) resolved: RefCell<Resolved>,
     pub(super) drained: Arc<Notify>,
     /// Notified by a worker when a connect failed.
@@ -238,6 +239,7 @@ impl Controller {
             published: parts.published,
             registry: parts.registry,
             originators: parts.originators,
+            containers: RefCell::new(Containers::new(found.clone(), Arc::clone(&parts.metrics))),
             metrics: parts.metrics,
             store: parts.store,
             prober: RefCell::new(Prober::new(health)),

@@ -262,6 +262,7 @@ fn app(name: &str) -> AppView {
         bake: None,
         rollout: None,
         file_wants: None,
+        standby_until: None,
         rollback: Err("green was never active".to_owned()),
         degraded: None,
         spilled: 0,

@@ -31,6 +31,7 @@ mod restore;
 mod rollout;
 mod run;
 mod settle;
+mod standby;
 mod verify;
 mod view;
 mod warmup;

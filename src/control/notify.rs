@@ -69,6 +69,7 @@ fn kinds(entry: &HistoryEntry) -> Vec<NotifyOn> {
         "rollback" if entry.by.trigger == Trigger::Guard => vec![NotifyOn::Rollback, NotifyOn::Guard],
         "rollback" => vec![NotifyOn::Rollback],
         "weight" if by_rollout => vec![NotifyOn::Rollout],
+        "standby over" => vec![NotifyOn::Standby],
         "rollback blocked" | "bake passed" | "bake insufficient data" => vec![NotifyOn::Guard],
         verb if verb.starts_with("rollout") => vec![NotifyOn::Rollout],
         _ => Vec::new(),

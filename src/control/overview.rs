@@ -90,6 +90,7 @@ impl Controller {
             bake: state.bake.as_ref().map(Into::into),
             rollout: self.rollout_view(name, state),
             file_wants: file_wants.filter(|color| *color != state.active),
+            standby_until: self.standby_until(name, state),
             rollback: self.rollback_now(slot, name),
             degraded: slot.degraded.clone(),
             spilled: route.spilled.load(Relaxed),

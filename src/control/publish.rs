@@ -107,22 +107,26 @@ impl Controller {
     fn follow_endpoints(&self) {
         let config = self.config.borrow();
         let apps = self.apps.borrow();
-        let mut names = BTreeSet::new();
+        let (mut names, mut containers) = (BTreeSet::new(), BTreeSet::new());
         for (name, slot) in &*apps {
             let Some(of) = config.apps.get(name) else { continue };
             let endpoints = effective_endpoints(of, &slot.state);
             let addresses = endpoints
                 .iter()
                 .flat_map(|(_, services)| services.values().flatten());
-            names.extend(addresses.filter_map(|address| match &address.place {
-                Address::Name { host, port } => Some((host.clone(), *port)),
-                Address::Ip(_) | Address::Unix(_) => None,
-            }));
+            for address in addresses {
+                match &address.place {
+                    Address::Name { host, port } => drop(names.insert((host.clone(), *port))),
+                    place @ Address::Docker { .. } => drop(containers.insert(place.clone())),
+                    Address::Ip(_) | Address::Unix(_) => {}
+                }
+            }
         }
         for endpoint in self.published.load_full().endpoints() {
             endpoint.alarm.get_or_init(|| Arc::clone(&self.alarm));
         }
         self.names.borrow_mut().reconcile(names);
+        self.containers.borrow_mut().reconcile(&config.docker, containers);
         self.prober.borrow_mut().reconcile(self.to_probe(&config));
     }
 

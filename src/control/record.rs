@@ -76,6 +76,7 @@ impl Controller {
         let kind = match note {
             Note::Gated => EventKind::Gate,
             Note::RolloutAt | Note::RolloutDone => EventKind::Rollout,
+            Note::StandbyOver => EventKind::Standby,
             Note::Judged | Note::BakePassed | Note::BakeInsufficient | Note::BakeBlocked => EventKind::Guard,
         };
         if !note.is_passing() {

@@ -210,15 +210,13 @@ impl Controller {
     /// A name has other addresses now: the same endpoints as configured, other targets. No command, no generation.
     fn resolved(&self, found: Resolution) {
         let Resolution {
-            host,
-            port,
+            place: address,
             addresses,
             error,
         } = found;
         if let Some(error) = error {
-            tracing::warn!(host, error, "name does not resolve");
+            tracing::warn!(endpoint = %address, error, "no address is known of this endpoint");
         }
-        let address = Address::Name { host, port };
         let targets: Vec<_> = addresses.into_iter().map(Target::Tcp).collect();
         let config = self.config.borrow().clone();
         let users: Vec<String> = {
@@ -253,6 +251,7 @@ impl Controller {
         self.free_retired();
         self.expire_leases();
         self.watch_failovers();
+        self.watch_standbys();
         if self.apps.borrow().values().any(|slot| slot.undurable.is_some()) {
             self.spawn(|own| async move { own.store_undurable().await });
         }

@@ -75,6 +75,8 @@ pub struct AppView {
     pub rollout: Option<RolloutView>,
     /// What the file says (`active = …`) when reality differs.
     pub file_wants: Option<Color>,
+    /// When the standby that was left has been kept for long enough (`standby_ttl`).
+    pub standby_until: Option<Timestamp>,
     /// Whether `rollback` would work now, or why not.
     pub rollback: Result<Color, String>,
     /// The stored state was damaged.
@@ -238,6 +240,8 @@ pub enum EventKind {
     Gate,
     /// How far a rollout is.
     Rollout,
+    /// A standby has been kept for as long as the file wants.
+    Standby,
 }
 
 impl EventKind {
@@ -256,6 +260,7 @@ impl EventKind {
             Self::Guard => "guard",
             Self::Gate => "gate",
             Self::Rollout => "rollout",
+            Self::Standby => "standby",
         }
     }
 }

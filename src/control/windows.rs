@@ -28,6 +28,21 @@ struct Track {
     mirror: Marks,
 }
 
+#[derive(Default)]
+struct OfService {
+    total: Sample,
+    windows: Windows,
+}
+
+impl OfService {
+    fn push(&mut self, now: Instant, covered: Duration, total: Sample) {
+        let mut slice = total.since(&self.total);
+        slice.covered = covered;
+        self.windows.push(now, slice);
+        self.total = total;
+    }
+}
+
 /// Totals of copies now and then, while the same color is the standby.
 #[derive(Default)]
 struct Marks {
@@ -79,6 +94,8 @@ struct OfColor {
     /// Everything since start, as the cells say it.
     total: Sample,
     windows: Windows,
+    /// The same of each service, where an app has several.
+    services: BTreeMap<String, OfService>,
     /// Failed connects of each endpoint when it was last read: an endpoint's count goes with it.
     connects: HashMap<u64, u64>,
     connect_errors: u64,
@@ -112,9 +129,18 @@ impl Sampler {
                 connect_errors: of.connect_errors,
                 ..Sample::default()
             };
+            let several = app.services.len() > 1;
+            of.services
+                .retain(|name, _| several && app.services.iter().any(|service| service.name == *name));
             for service in &app.services {
+                let mut own = Sample::default();
                 for lane in &service.pools[color].lanes {
-                    total.add_worker(&lane.cells);
+                    own.add_worker(&lane.cells);
+                }
+                total.add(&own);
+                if several {
+                    let of = of.services.entry(service.name.clone()).or_default();
+                    of.push(now, covered, own);
                 }
             }
             let mut slice = total.since(&of.total);
@@ -141,6 +167,31 @@ impl Sampler {
     ) -> Sample {
         self.apps.get(app).map_or_else(Sample::default, |track| {
             track.colors[color].windows.over(track.read_at, span, not_before)
+        })
+    }
+}
+
+impl Sampler {
+    /// The services of an app, where it has several.
+    pub(super) fn services(&self, app: &str) -> Vec<String> {
+        let track = self.apps.get(app);
+        track.map_or_else(Vec::new, |track| {
+            track.colors.blue.services.keys().cloned().collect()
+        })
+    }
+
+    /// As [`Self::over`], of one service.
+    pub(super) fn over_service(
+        &self,
+        (app, service): (&str, &str),
+        color: Color,
+        span: Duration,
+        not_before: Option<Instant>,
+    ) -> Sample {
+        let track = self.apps.get(app);
+        let of = track.and_then(|track| Some((track, track.colors[color].services.get(service)?)));
+        of.map_or_else(Sample::default, |(track, of)| {
+            of.windows.over(track.read_at, span, not_before)
         })
     }
 }

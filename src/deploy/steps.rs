@@ -18,6 +18,9 @@ const PROBE_PAUSE: Duration = Duration::from_millis(500);
 /// How long `on_failure` may take.
 const FAILURE_TIME: Duration = Duration::from_secs(60);
 
+/// A guard that goes on saying the same, with other figures, is shown again so often.
+const NOTE_AGAIN: Duration = Duration::from_secs(60);
+
 /// How long a preview token lives beyond the time that its command may take.
 const TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
 
@@ -437,7 +440,7 @@ impl Job<'_> {
     /// Until the guard has seen enough; what it takes back is exit 9.
     async fn bake(&mut self, step: &Step) -> Result<Ended, Trouble> {
         let began = Instant::now();
-        let mut told = String::new();
+        let (mut told, mut told_at) = (String::new(), began);
         loop {
             let app = self.server.app().await?;
             let ours = app.bake.filter(|bake| {
@@ -447,9 +450,10 @@ impl Job<'_> {
             let Some(bake) = ours else {
                 return Ok(Ended::Skipped("no guard watches it".to_owned()));
             };
-            if bake.note != told {
+            let said = words(&bake.note);
+            if said != told || told_at.elapsed() >= NOTE_AGAIN {
                 (self.show)(Event::Note(format!("{}: {}", bake.phase, bake.note)));
-                told.clone_from(&bake.note);
+                (told, told_at) = (said, Instant::now());
             }
             match bake.phase.as_str() {
                 "watching" | "rollback_blocked" => {}
@@ -491,6 +495,13 @@ impl Job<'_> {
         }
         self.work(step).await.map(Ended::Done)
     }
+}
+
+/// What a note says, apart from the figures in it.
+pub(super) fn words(note: &str) -> String {
+    note.chars()
+        .filter(|c| !c.is_ascii_digit() && *c != '.')
+        .collect()
 }
 
 pub(super) type Prepared = (Vec<String>, BTreeMap<String, String>, PathBuf, Option<Duration>);

@@ -175,3 +175,16 @@ fn a_plan_says_what_runs_and_why_the_rest_does_not() {
 fn seconds_are_short() {
     assert_eq!(seconds(Duration::from_millis(12_449)), "12.4 s");
 }
+
+#[test]
+fn a_note_that_differs_in_its_figures_says_the_same() {
+    let words = steps::words;
+    assert_eq!(
+        words("candidate has 3 of 50 requests, 0.5 s"),
+        words("candidate has 12 of 50 requests, 10.25 s")
+    );
+    assert_ne!(
+        words("candidate has 3 of 50 requests"),
+        words("baseline has 3 of 50 requests")
+    );
+}

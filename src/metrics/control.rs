@@ -71,6 +71,7 @@ pub(super) struct Totals {
     pub(super) last_success: Option<Timestamp>,
     pub(super) state_write_errors: u64,
     pub(super) first_start_without_state: bool,
+    pub(super) docker: Option<bool>,
 }
 
 /// All of it at one moment.
@@ -143,6 +144,11 @@ impl ControlMetrics {
     /// The store could not take a change.
     pub fn state_write_failed(&self) {
         self.counts().rest.state_write_errors += 1;
+    }
+
+    /// Docker answers (or does not); `None`: nobody asks it.
+    pub fn docker(&self, answers: Option<bool>) {
+        self.counts().rest.docker = answers;
     }
 
     /// The process found no stored state and chose the colors itself.

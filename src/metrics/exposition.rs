@@ -525,6 +525,9 @@ fn write_control(text: &mut Text, control: &ControlSnapshot) {
     }
     text.single(&names::STATE_WRITE_ERRORS, totals.state_write_errors);
     text.single(&names::FIRST_START, u8::from(totals.first_start_without_state));
+    if let Some(up) = totals.docker {
+        text.single(&names::DOCKER_UP, u8::from(up));
+    }
 }
 
 /// CPU, memory and descriptors of this process, as the exposition crate reads them from `/proc`.

@@ -144,6 +144,8 @@ metrics! {
         "Changes that could not be made durable.");
     FIRST_START = gauge("cutover_first_start_without_state", &[],
         "1 if the process started without any stored state and chose the colors itself.");
+    DOCKER_UP = gauge("cutover_docker_up", &[],
+        "1 if Docker answers and its events are followed, 0 if what was last known of its containers is used; absent without `docker:` endpoints.");
     CONNECTIONS = gauge("cutover_connections", &["listener"],
         "Open client connections.");
     CONNECTIONS_RESTING = gauge("cutover_connections_resting", &[],

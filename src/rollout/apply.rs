@@ -90,11 +90,13 @@ pub enum Note {
     RolloutAt,
     /// A rollout's last step is in force, and was no switch.
     RolloutDone,
+    /// The standby has been kept for as long as the file wants.
+    StandbyOver,
 }
 
 impl Note {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Judged,
         Self::Gated,
         Self::BakePassed,
@@ -102,6 +104,7 @@ impl Note {
         Self::BakeBlocked,
         Self::RolloutAt,
         Self::RolloutDone,
+        Self::StandbyOver,
     ];
 
     /// The verb in history, events and journal.
@@ -115,6 +118,7 @@ impl Note {
             Self::BakeBlocked => "rollback blocked",
             Self::RolloutAt => "rollout at",
             Self::RolloutDone => "rollout done",
+            Self::StandbyOver => "standby over",
         }
     }
 

@@ -385,7 +385,7 @@ fn targets<'a>(address: &'a EndpointAddress, resolved: &Resolved) -> Vec<(&'a En
     match &address.place {
         Address::Ip(ip) => vec![(address, Target::Tcp(*ip))],
         Address::Unix(path) => vec![(address, Target::Unix(path.clone()))],
-        name @ Address::Name { .. } => {
+        name @ (Address::Name { .. } | Address::Docker { .. }) => {
             let found = resolved.get(name).into_iter().flatten();
             found.map(|target| (address, target.clone())).collect()
         }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::task::OwnedTask;
+use crate::config::Address;
 use source::Source;
 
 /// The least and the most time between two lookups of a name, whatever its time to live.
@@ -35,10 +36,8 @@ const LOOK_AT_FILES: Duration = Duration::from_secs(5);
 /// What a name resolves to now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolution {
-    /// The name, as it was asked for.
-    pub host: String,
-    /// The port, as it was asked for.
-    pub port: u16,
+    /// The name with its port, as it was asked for.
+    pub place: Address,
     /// Sorted, IPv4 first, no address twice. Empty only when the name never resolved.
     pub addresses: Vec<SocketAddr>,
     /// Why there are none.
@@ -189,8 +188,10 @@ impl Follow {
     /// False when nobody listens any more.
     async fn tell(&self, addresses: Vec<SocketAddr>, error: Option<String>) -> bool {
         let resolution = Resolution {
-            host: self.host.clone(),
-            port: self.port,
+            place: Address::Name {
+                host: self.host.clone(),
+                port: self.port,
+            },
             addresses,
             error,
         };

@@ -75,6 +75,7 @@ fn the_compose_file_runs_in_an_engine() {
     eventually("green is healthy", PATIENCE, || {
         (compose.cutover(&["probe", "green"]).code == 0).then_some(())
     });
+    compose.cutover(&["switch", "blue"]).expect(0);
     let plan = Plan::to(address, 8);
     let mut random = Random::seeded("containers");
     let load = Load::start(&plan, &mut random);

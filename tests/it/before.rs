@@ -368,6 +368,50 @@ fn a_color_that_cannot_be_warmed_gets_nothing() {
     assert!(begun.elapsed() < Duration::from_secs(20), "{detail}");
 }
 
+// --- the standby -------------------------------------------------------------------------------------------------
+
+#[test]
+fn it_is_said_once_when_a_standby_has_been_kept_for_long_enough() {
+    let (blue, green) = (Backend::blue(), Backend::green());
+    let lines = "standby_ttl = \"1s\"\nguard.bake = \"0\"\n";
+    let mut proxy = Setup::new().colors(&blue, &green, lines).start();
+    let said = |proxy: &Proxy| {
+        let history = proxy.get("/v1/history").done().json;
+        let entries = history["entries"].as_array().unwrap().clone();
+        entries
+            .into_iter()
+            .filter(|entry| entry["verb"] == "standby over")
+            .collect::<Vec<_>>()
+    };
+    assert!(proxy.app()["standby_until"].is_null(), "no switch has left it");
+    proxy.switch("green");
+    assert!(proxy.app()["standby_until"].is_string());
+    until("it is said", || said(&proxy).len() == 1);
+    let entry = said(&proxy).remove(0);
+    assert!(
+        entry["reason"]
+            .as_str()
+            .unwrap()
+            .starts_with("blue has been the standby since"),
+        "{entry}"
+    );
+    let desk = Desk::at(&proxy, &blue, &green, "");
+    desk.cutover(&["status"])
+        .expect(0)
+        .says(&["standby_ttl", "cutover retire"]);
+    // Once, also after a restart; and it is still warm.
+    proxy.restart();
+    // What must not happen: a slow machine can only hide it.
+    let restarted = std::time::Instant::now();
+    until("two looks at it", || {
+        restarted.elapsed() > Duration::from_millis(2_500)
+    });
+    assert_eq!(said(&proxy).len(), 1);
+    proxy.post("rollback", json!({})).done();
+    assert_eq!(proxy.says(), "blue");
+    until("of the other one too", || said(&proxy).len() == 2);
+}
+
 // --- the way back ------------------------------------------------------------------------------------------------
 
 #[test]

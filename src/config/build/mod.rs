@@ -2,6 +2,7 @@
 
 mod app;
 mod deploy;
+mod docker;
 mod errors;
 mod headers;
 mod health;
@@ -49,6 +50,7 @@ pub(super) fn build(
     let limits = own.over_defaults();
     let log = build.log(&file.log);
     let errors = ErrorsPart::read(&file.errors, &mut build, pem);
+    let docker = build.docker(&file.docker);
     let mut apps = BTreeMap::new();
     let mut matches = app::Matches::default();
     let listens: Vec<&ListenAddress> = listeners.iter().map(|listener| &listener.address).collect();
@@ -78,6 +80,7 @@ pub(super) fn build(
         limits,
         errors: errors.over_defaults(),
         log,
+        docker,
         notify,
         apps,
     }

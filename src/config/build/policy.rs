@@ -50,6 +50,7 @@ impl Build<'_, '_, '_> {
             gates,
             guard,
             rollout,
+            standby_ttl: self.duration("standby_ttl", raw.standby_ttl.as_ref(), Duration::from_millis(1)),
             // What is wrong with it was said where the probes were built.
             revision_by: revision_by(raw).ok().flatten(),
         }
@@ -376,6 +377,7 @@ impl Build<'_, '_, '_> {
                     raw::NotifyOn::Rollback => NotifyOn::Rollback,
                     raw::NotifyOn::Guard => NotifyOn::Guard,
                     raw::NotifyOn::Rollout => NotifyOn::Rollout,
+                    raw::NotifyOn::Standby => NotifyOn::Standby,
                 });
                 on.collect()
             });
@@ -387,6 +389,7 @@ impl Build<'_, '_, '_> {
                         NotifyOn::Rollback,
                         NotifyOn::Guard,
                         NotifyOn::Rollout,
+                        NotifyOn::Standby,
                     ]
                 }),
                 app: raw.app.as_ref().map(|at| at.get().clone()),

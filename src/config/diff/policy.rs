@@ -1,6 +1,6 @@
 //! Gates, guard and rollouts.
 
-use super::Flat;
+use super::{Flat, shown_time};
 use crate::config::policy::{GateKind, Policy, StepGate};
 use crate::expr::Condition;
 
@@ -54,6 +54,8 @@ pub(super) fn policy(key: &impl Fn(&str) -> String, policy: &Policy, flat: &mut 
         StepGate::Named(name) => name,
     });
     flat.list(&key("rollout.gate"), gates);
+    let ttl = policy.standby_ttl.map(shown_time);
+    flat.put(&key("standby_ttl"), ttl.unwrap_or_default());
     let by = policy.revision_by.as_ref();
     flat.put(&key("revision"), by.map(ToString::to_string).unwrap_or_default());
 }

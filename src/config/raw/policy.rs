@@ -132,6 +132,7 @@ pub(in crate::config) enum NotifyOn {
     Rollback,
     Guard,
     Rollout,
+    Standby,
 }
 
 /// All gates of an app, by name.

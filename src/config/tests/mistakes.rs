@@ -66,6 +66,8 @@ const AFTER_BASE: &[(&str, &str, &str, &str)] = &[
     ("bad_value", "[[listener]]\naddress = §\":80\"", "`0.0.0.0:80`", ""),
     ("bad_value", "[errors]\npages = { §\"600\" = \"a.html\" }", "\"4xx\" and \"5xx\"", ""),
     ("bad_value", "[errors]\npages = { \"503\" = §\"a.php\" }", "`.html`, `.txt` or `.json`", ""),
+    ("bad_value", "[docker]\nproject = §\"\"", "leave it out for any", ""),
+    ("unknown_key", "[docker]\n§projekt = \"a\"", "in `[docker]`", "did you mean `project`?"),
     ("bad_value", "[errors]\nproblem = §\"sometimes\"", "cannot be `sometimes`", "auto"),
     ("out_of_range", "[app.web.errors]\nmaintenance.retry_after = §\"10ms\"", "1000 ms or more", ""),
     ("missing_key", "[[listener]]\naddress = \"127.0.0.1:0\"\nrespond = [§{ status = 200 }]", "needs `path`", ""),

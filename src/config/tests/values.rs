@@ -91,6 +91,33 @@ fn endpoints_are_shown_as_they_were_written() {
             port: 80
         }))
     );
+    let containers = [
+        "docker:app-blue:8000",
+        "h2c://docker:com.example.color=blue:50051",
+    ];
+    for text in containers {
+        match parse_endpoint(text) {
+            Ok(endpoint) if cfg!(feature = "docker") => assert_eq!(endpoint.to_string(), text),
+            Err(bad) if !cfg!(feature = "docker") => assert!(bad.why.contains("--features docker"), "{bad}"),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    if cfg!(feature = "docker") {
+        for text in [
+            "docker:a b:80",
+            "docker:=blue:80",
+            "docker:color=:80",
+            "docker::80",
+            "docker:app:0",
+        ] {
+            assert!(parse_endpoint(text).is_err(), "{text}");
+        }
+    }
+    assert_eq!(
+        parse_endpoint("docker:80").map(|one| one.to_string()),
+        Ok("docker:80".to_owned()),
+        "a host of that name"
+    );
     for (text, why) in [
         ("", "it is empty"),
         ("web", "it has no port"),
@@ -98,6 +125,7 @@ fn endpoints_are_shown_as_they_were_written() {
         (":8001", "it has no host"),
         ("web:", "nothing follows the colon"),
         ("web:0", "1 to 65535"),
+        ("docker:app-blue", "`docker:SERVICE:PORT`"),
         ("127.0.0.1:0", "port 0"),
         ("web:70000", "1 to 65535"),
         ("web:+80", "1 to 65535"),

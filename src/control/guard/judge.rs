@@ -246,6 +246,8 @@ pub(crate) struct Watchdog {
     streaks: Vec<u32>,
     /// The same of `warn_when`.
     warnings: Vec<u32>,
+    /// The same of the conditions that are asked of each service.
+    services: HashMap<(usize, String), u32>,
 }
 
 /// What one evaluation found.
@@ -265,8 +267,13 @@ pub(crate) struct Round {
 const LATELY: u64 = 5;
 
 /// The window in which a candidate that has just turned bad shows at once: what was good before does not thin it out.
+/// None where evaluations come faster than figures: several in a row would be one and the same.
 pub(crate) fn lately(guard: &Guard) -> Duration {
-    guard.every.max(TICK)
+    if guard.every < TICK {
+        Duration::ZERO
+    } else {
+        guard.every
+    }
 }
 
 impl Watchdog {
@@ -326,6 +333,54 @@ impl Watchdog {
         }
         round
     }
+}
+
+/// So many times `min_requests` a service of several needs, so that the many that are asked about cry no wolf; where most
+/// of its requests fail the usual number will do.
+const OF_SERVICE: u64 = 10;
+
+impl Watchdog {
+    /// The services of an app, each by itself: one that few requests go to is lost in the figures of all of them. Only
+    /// conditions on rates and latencies can be asked so.
+    pub(crate) fn evaluate_services(
+        &mut self,
+        guard: &Guard,
+        services: &[(String, Sides)],
+        round: &mut Round,
+    ) {
+        for (at, condition) in guard.rollback_when.iter().enumerate() {
+            if !condition.paths().iter().all(|path| is_of_services(path)) {
+                continue;
+            }
+            for (service, sides) in services {
+                let own = &sides.candidate;
+                let most_fail = own.errors * 2 > own.requests;
+                let least = guard.min_requests.max(1) * if most_fail { 1 } else { OF_SERVICE };
+                let finding = ask(condition, sides, least);
+                let streak = self.services.entry((at, service.clone())).or_default();
+                count(streak, finding.holds);
+                if *streak == 0 {
+                    continue;
+                }
+                let verdict = format!("fail {streak} of {}", guard.evaluations);
+                let said = format!("service {service}: {}", line(condition, &finding, &verdict));
+                if *streak >= guard.evaluations && round.trip.is_none() {
+                    round.trip = Some(said.clone());
+                }
+                round.text.push_str("; ");
+                round.text.push_str(&said);
+            }
+        }
+    }
+}
+
+fn is_of_services(path: &str) -> bool {
+    let (side, field) = path.split_once('.').unwrap_or_default();
+    matches!(side, "candidate" | "baseline")
+        && matches!(
+            field,
+            "error_rate" | "rate_4xx" | "p50" | "p95" | "p99" | "weight"
+        )
 }
 
 fn count(streak: &mut u32, holds: Option<bool>) {

@@ -147,13 +147,13 @@ impl Controller {
         };
         let (sides, lately) = self.sides_after(app, &bake, &guard);
         let healthy = self.known(app, bake.to).healthy;
+        let services = self.sides_of_services(app, &bake, &guard);
         let judged = self.with_slot(app, |slot| {
             let guarding = slot.guarding.as_mut().filter(|guarding| guarding.of == of)?;
             guarding.was_healthy |= healthy;
-            Some((
-                guarding.watchdog.evaluate_both(&guard, &sides, &lately),
-                guarding.watched(),
-            ))
+            let mut round = guarding.watchdog.evaluate_both(&guard, &sides, &lately);
+            guarding.watchdog.evaluate_services(&guard, &services, &mut round);
+            Some((round, guarding.watched()))
         });
         let Ok(Some((round, watched))) = judged else {
             return;
@@ -256,6 +256,31 @@ impl Controller {
             return (self.sides(app, bake, WINDOW_MAX, since, since + grace), now);
         }
         (sides, now)
+    }
+
+    /// The two sides of each service, where the app has several: all since the switch, and before it as long as that is
+    /// remembered. After a restart it is not, and then services are not judged by themselves.
+    fn sides_of_services(&self, app: &str, bake: &Bake, guard: &config::Guard) -> Vec<(String, Sides)> {
+        let since = self.with_slot(app, |slot| {
+            let guarding = slot.guarding.as_ref()?;
+            guarding.already.is_zero().then_some(guarding.since)
+        });
+        let Ok(Some(since)) = since else { return Vec::new() };
+        let weight = self.with_slot(app, |slot| slot.state.share(bake.to)).unwrap_or(0);
+        let sampler = self.sampler.borrow();
+        let of_one = |service: String| {
+            let of = (app, service.as_str());
+            let own = sampler.over_service(of, bake.to, WINDOW_MAX, Some(since));
+            let timed = sampler.over_service(of, bake.to, WINDOW_MAX, Some(since + guard.grace));
+            let before = sampler.over_service(of, bake.from, WINDOW_MAX, None);
+            let sides = Sides {
+                candidate: Figures::of(&own, &timed, weight),
+                baseline: Figures::of(&before, &before, 100),
+                ..Sides::default()
+            };
+            (service, sides)
+        };
+        sampler.services(app).into_iter().map(of_one).collect()
     }
 
     fn sides(&self, app: &str, bake: &Bake, span: Duration, since: Instant, timed_since: Instant) -> Sides {

@@ -72,6 +72,51 @@ fn a_condition_counts_when_it_held_often_enough_in_a_row() {
 }
 
 #[test]
+fn a_service_that_few_ask_for_is_not_lost_in_the_rest() {
+    let guard = guard("");
+    let service = |candidate, baseline| vec![("api".to_owned(), sides(candidate, baseline))];
+    let well = sides(figures(6000, 60, Some(0.1)), figures(6000, 60, Some(0.1)));
+    let evaluate = |dog: &mut Watchdog, services: &[(String, Sides)]| {
+        let mut round = dog.evaluate(&guard, &well);
+        assert_eq!(round.trip, None, "all of it is well");
+        dog.evaluate_services(&guard, services, &mut round);
+        round
+    };
+    for (candidate, baseline, trips) in [
+        // Nearly all fails: as few as anywhere will do.
+        (figures(60, 60, None), figures(60, 0, None), true),
+        (figures(40, 40, None), figures(60, 0, None), false),
+        // Some fail: not believed of a few.
+        (figures(100, 10, None), figures(1000, 0, None), false),
+        (figures(600, 60, None), figures(1000, 0, None), true),
+        // It has always been so.
+        (figures(600, 60, None), figures(1000, 90, None), false),
+        (figures(600, 0, Some(0.9)), figures(1000, 0, Some(0.3)), true),
+        // It has always been slow.
+        (figures(600, 0, Some(0.9)), figures(1000, 0, Some(0.8)), false),
+    ] {
+        let mut dog = Watchdog::default();
+        let services = service(candidate.clone(), baseline);
+        for _ in 0..2 {
+            assert_eq!(evaluate(&mut dog, &services).trip, None);
+        }
+        let round = evaluate(&mut dog, &services);
+        assert_eq!(round.trip.is_some(), trips, "{candidate:?}: {}", round.text);
+        assert!(!trips || round.trip.unwrap().starts_with("service api: `candidate."));
+    }
+    // Counts are of the app as a whole.
+    let whole = self::guard("rollback_when = ['candidate.requests > 10 && candidate.error_rate > 0.5']");
+    let mut round = Watchdog::default().evaluate(&whole, &well);
+    let before = round.clone();
+    Watchdog::default().evaluate_services(
+        &whole,
+        &service(figures(900, 900, None), figures(9, 0, None)),
+        &mut round,
+    );
+    assert_eq!(round, before);
+}
+
+#[test]
 fn too_few_requests_are_no_verdict_and_zero_traffic_trips_nothing() {
     let guard = guard("");
     let mut dog = Watchdog::default();

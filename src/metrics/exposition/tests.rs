@@ -178,6 +178,7 @@ fn full() -> Bench {
     bench.control.reload_failed();
     bench.control.state_write_failed();
     bench.control.first_start_without_state();
+    bench.control.docker(Some(false));
     bench.dropped.store(12, Relaxed);
     bench
 }
@@ -244,6 +245,7 @@ fn the_apps_levels_are_there() {
         "cutover_config_last_reload_success_timestamp_seconds 1700000000",
         "cutover_state_write_errors_total 1",
         "cutover_first_start_without_state 1",
+        "cutover_docker_up 0",
         "cutover_drain_cancelled_total 3",
         concat!(
             "cutover_build_info{version=\"",

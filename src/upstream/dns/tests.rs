@@ -147,7 +147,7 @@ async fn a_change_is_delivered_after_the_time_to_live_and_nothing_else_is() {
     all.reconcile(names(&[("web.test", 8000)]));
 
     let first = next(&mut results).await;
-    assert_eq!((first.host.as_str(), first.port), ("web.test", 8000));
+    assert_eq!(first.place.to_string(), "web.test:8000");
     assert_eq!(shown(&first), ["10.0.0.1:8000", "10.0.0.2:8000"], "sorted");
     assert_eq!(first.error, None);
 
@@ -259,7 +259,7 @@ async fn names_no_longer_wanted_are_dropped_and_the_others_stay() {
     let task = all.followed[&("a.test".to_owned(), 80)]._task.id();
 
     all.reconcile(names(&[("a.test", 80), ("c.test", 80)]));
-    assert_eq!(next(&mut results).await.host, "c.test");
+    assert_eq!(next(&mut results).await.place.to_string(), "c.test:80");
     assert_eq!(all.followed.len(), 2);
     assert_eq!(all.followed[&("a.test".to_owned(), 80)]._task.id(), task);
 
