@@ -11,6 +11,7 @@ Python's standard library only.
 import hashlib
 import json
 import os
+import signal
 import ssl
 import sys
 import time
@@ -139,4 +140,6 @@ if "TLS_CERT" in os.environ:
         Server.tls.sni_callback = only_own_name
 
 
+# Process 1 of a container gets no signal that it has not asked for.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 Server((os.environ.get("HOST", "0.0.0.0"), int(os.environ.get("PORT", "8000"))), App).serve_forever()

@@ -91,7 +91,7 @@ pub(super) struct Own {
     pub app: App,
     /// The folder of the file: commands run there.
     pub folder: PathBuf,
-    /// Its listeners for one color: which, and the URL. With several apps a URL alone says too little.
+    /// Its listeners for one color: which, and the URL. With several apps, or names of its own, a URL says too little.
     preview: Vec<(Aim, String)>,
     /// The file.
     path: PathBuf,
@@ -103,8 +103,9 @@ impl Own {
         let path = server::file(common)?;
         let loaded = config::load(&path, env)
             .map_err(|diagnostics| Failure::new(Exit::ConfigInvalid, diagnostics.to_string()))?;
+        let any_name = loaded.config.apps.values().all(|app| app.hosts.is_empty());
         let preview = match loaded.config.apps.len() {
-            1 => previews(&loaded.config.listeners),
+            1 if any_name => previews(&loaded.config.listeners),
             _ => Vec::new(),
         };
         let mut apps = loaded.config.apps;
@@ -173,22 +174,20 @@ impl Own {
     }
 }
 
-/// The URLs of listeners through which every request is meant for one color.
+/// The URLs of listeners through which every request is meant for one color. Not by TLS: its certificate is for a name
+/// that the URL has not.
 fn previews(listeners: &[Listener]) -> Vec<(Aim, String)> {
-    let url = |listener: &Listener| {
-        let scheme = if listener.tls.is_some() { "https" } else { "http" };
-        match &listener.address {
-            ListenAddress::Unix(_) => listener.address.to_string(),
-            ListenAddress::Tcp(address) if address.ip().is_unspecified() => {
-                format!("{scheme}://localhost:{}", address.port())
-            }
-            ListenAddress::Tcp(address) => format!("{scheme}://{address}"),
+    let url = |listener: &Listener| match &listener.address {
+        ListenAddress::Unix(_) => listener.address.to_string(),
+        ListenAddress::Tcp(address) if address.ip().is_unspecified() => {
+            format!("http://localhost:{}", address.port())
         }
+        ListenAddress::Tcp(address) => format!("http://{address}"),
     };
-    let aimed = listeners
+    let plain = listeners
         .iter()
-        .filter(|listener| listener.redirect_https.is_none());
-    aimed
+        .filter(|listener| listener.tls.is_none() && listener.redirect_https.is_none());
+    plain
         .filter_map(|listener| Some((listener.color?, url(listener))))
         .collect()
 }

@@ -29,6 +29,8 @@ struct At {
     /// When time was last counted.
     counted: Instant,
     evaluated: Option<Instant>,
+    /// The candidate was healthy in this step: losing that ends the rollout.
+    was_healthy: bool,
     watchdog: Watchdog,
 }
 
@@ -141,6 +143,7 @@ impl Controller {
             since: now,
             counted: now,
             evaluated: None,
+            was_healthy: false,
             watchdog: Watchdog::default(),
         };
         while let Some((rollout, policy)) = self.in_progress(app, of) {
@@ -151,6 +154,7 @@ impl Controller {
                     since: now,
                     counted: now,
                     evaluated: None,
+                    was_healthy: false,
                     watchdog: Watchdog::default(),
                 };
             }
@@ -176,7 +180,7 @@ impl Controller {
         match asked.iter().find(|gated| gated.verdict != Verdict::Pass) {
             None => self.next_step(app, rollout, "the gates pass").await,
             Some(gated) if gated.verdict == Verdict::Fail || self.ends_on_timeout(app, &gated.gate) => {
-                self.fail(app, rollout, &gated.to_string()).await;
+                self.fail(app, rollout, &gated.to_string(), false).await;
             }
             Some(gated) => self.found(app, rollout, Duration::ZERO, &gated.to_string()).await,
         }
@@ -208,6 +212,16 @@ impl Controller {
         at: &mut At,
         passed: Duration,
     ) {
+        let facts = self.known(app, rollout.to);
+        if at.was_healthy && !facts.healthy {
+            let why = format!(
+                "{} has lost its health: {}",
+                rollout.to,
+                facts.refusals.join("; ")
+            );
+            return self.fail(app, rollout, &why, true).await;
+        }
+        at.was_healthy |= facts.healthy;
         let waited = rollout.waited + passed;
         let is_due = at
             .evaluated
@@ -238,8 +252,7 @@ impl Controller {
             );
         }
         if let Some(why) = round.trip {
-            self.metrics.guard_rolled_back(app);
-            return self.fail(app, rollout, &why).await;
+            return self.fail(app, rollout, &why, true).await;
         }
         if !over {
             return self.found(app, rollout, waited, &round.text).await;
@@ -251,7 +264,7 @@ impl Controller {
                     .await
             }
             Some(gated) if gated.verdict == Verdict::Fail || self.ends_on_timeout(app, &gated.gate) => {
-                self.fail(app, rollout, &gated.to_string()).await;
+                self.fail(app, rollout, &gated.to_string(), false).await;
             }
             // Nobody knows: it stays where it is, and asks again.
             Some(gated) => self.found(app, rollout, waited, &format!("waits: {gated}")).await,
@@ -312,10 +325,14 @@ impl Controller {
             .await;
     }
 
-    async fn fail(self: &Rc<Self>, app: &str, rollout: &Rollout, why: &str) {
+    /// The share goes back. Where the guard is why, it is counted as its doing.
+    pub(super) async fn fail(self: &Rc<Self>, app: &str, rollout: &Rollout, why: &str, by_guard: bool) {
         tracing::warn!(app, why, "the rollout is taken back");
-        self.by_driver(app, RolloutChange::Fail { of: rollout.of }, why, true)
-            .await;
+        let change = RolloutChange::Fail { of: rollout.of };
+        let committed = self.by_driver(app, change, why, true).await;
+        if by_guard && committed.is_some_and(|committed| committed.applied.is_some()) {
+            self.metrics.guard_rolled_back(app);
+        }
     }
 
     /// The next step; the last one is a switch, proven and watched like any other.
@@ -333,6 +350,7 @@ impl Controller {
                     app,
                     rollout,
                     &format!("not healthy: {}", facts.refusals.join("; ")),
+                    false,
                 )
                 .await;
         }

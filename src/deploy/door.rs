@@ -66,9 +66,11 @@ impl Door {
         resolved: Option<&str>,
     ) -> Result<Self, String> {
         let place = resolved.map_or_else(|| address.place.to_string(), str::to_owned);
-        let named = || match app.hosts.first() {
-            Some(HostPattern::Exact(name)) => Some(name.clone()),
-            _ => None,
+        let named = || {
+            app.hosts.iter().find_map(|host| match host {
+                HostPattern::Exact(name) => Some(name.clone()),
+                HostPattern::Below(_) => None,
+            })
         };
         let host = match &service.headers.host {
             HostHeader::Fixed(host) => host.clone(),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::run::{Ended, Job};
+use super::steps::words;
 use super::{Event, Trouble};
 use crate::admin::{Exit, dto};
 use crate::config::Step;
@@ -45,9 +46,11 @@ impl Job<'_> {
                 (self.show)(Event::Note(line.clone()));
                 told = line;
             }
-            if !rollout.note.is_empty() && rollout.note != noted {
+            // Counts in it change with every look: only new words are told.
+            let said = words(&rollout.note);
+            if !rollout.note.is_empty() && said != noted {
                 (self.show)(Event::Note(rollout.note.clone()));
-                noted.clone_from(&rollout.note);
+                noted = said;
             }
             match rollout.phase.as_str() {
                 "done" => return Ok(Ended::Done(format!("{} has all of it", self.color))),

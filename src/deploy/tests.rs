@@ -177,6 +177,24 @@ fn seconds_are_short() {
 }
 
 #[test]
+fn a_probe_asks_by_the_name_that_the_proxy_would_send() {
+    for (lines, host) in [
+        ("", "a:1"),
+        ("hosts = [\"*.a.test\", \"b.test\"]", "b.test"),
+        ("hosts = [\"*.a.test\"]", "a:1"),
+        ("hosts = [\"b.test\"]\nheaders.host = \"upstream\"", "a:1"),
+        ("hosts = [\"b.test\"]\nheaders.host = \"c.test\"", "c.test"),
+    ] {
+        let text = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n[app.web]\nblue = [\"a:1\"]\n{lines}\n");
+        let config = config::parse(&text, "test.toml", &|_| None).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let app = &config.apps["web"];
+        let service = &app.services["web"];
+        let door = door::Door::endpoint(app, service, &service.endpoints.blue[0], None).unwrap();
+        assert_eq!(door.host, host, "{lines}");
+    }
+}
+
+#[test]
 fn a_note_that_differs_in_its_figures_says_the_same() {
     let words = steps::words;
     assert_eq!(

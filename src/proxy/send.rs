@@ -144,6 +144,7 @@ fn failed(lane: &Lane, endpoint: &Endpoint) {
         let (failures, pause) = (lane.settings.balance.failures, lane.settings.balance.ejected);
         tracing::warn!(app = key.app, service = key.service, color = %key.color, endpoint = endpoint.label,
             failures, ?pause, "an endpoint that fails requests is left alone; the others take its share");
+        endpoint.ring();
     }
 }
 
@@ -153,6 +154,7 @@ fn answered(endpoint: &Endpoint) {
         let key = &endpoint.key;
         tracing::info!(app = key.app, service = key.service, color = %key.color, endpoint = endpoint.label,
             "an endpoint that was left alone answers again");
+        endpoint.ring();
     }
 }
 
@@ -223,6 +225,9 @@ pub(super) async fn line_to(
     let opened = Box::pin(opening).await;
     match &opened {
         Ok(_) => endpoint.connected(),
+        Err(error) if error.is_our_own() => {
+            worker.say_rarely(|| tracing::error!(%error, "cannot connect to apps"));
+        }
         Err(error) => {
             endpoint.connect_failed();
             failed(lane, endpoint);
@@ -241,9 +246,12 @@ pub(super) async fn line_to(
 
 pub(super) fn connect_error(error: &ConnectError) -> ProxyError {
     match error {
+        error if error.is_our_own() => ProxyError::Exhausted,
         ConnectError::Timeout(_) | ConnectError::TlsTimeout(_) => ProxyError::ConnectTimeout,
         ConnectError::Tls(_) => ProxyError::TlsFailed,
-        ConnectError::Io(_) | ConnectError::Handshake(_) => ProxyError::ConnectFailed,
+        ConnectError::Descriptors | ConnectError::Io(_) | ConnectError::Handshake(_) => {
+            ProxyError::ConnectFailed
+        }
     }
 }
 

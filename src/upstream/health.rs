@@ -9,7 +9,7 @@ mod grpc;
 mod judge;
 mod probe;
 mod talk;
-mod words;
+pub(super) mod words;
 
 #[cfg(test)]
 mod probe_tests;
@@ -129,6 +129,10 @@ pub async fn probe_all(list: Vec<(Arc<Endpoint>, Arc<config::Health>)>) -> Vec<(
                 break;
             }
             report = probe_and_judge(&endpoint, &settings).await;
+        }
+        if report.verdict == Health::Healthy {
+            // What failed before it came to be is no word against what is there now.
+            endpoint.connected();
         }
         (endpoint, report)
     };

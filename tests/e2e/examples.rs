@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::figures::{alone, say};
+use crate::engine::Engine;
+use crate::figures::{alone, full, say};
 use crate::judge::{Color, Record, Reply, Switch, judge};
 use crate::load::{Load, Plan};
 use crate::nginx::Nginx;
@@ -26,7 +27,7 @@ struct Example {
     places: &'static [(&'static str, &'static str)],
     /// Where cutover writes the active color for others.
     compat: &'static str,
-    engine: Engine,
+    runner: Runner,
     /// The step that moves the traffic.
     moves: &'static str,
     /// Asked for who answers.
@@ -34,7 +35,7 @@ struct Example {
 }
 
 /// What runs the containers.
-enum Engine {
+enum Runner {
     /// Services of one color in the compose file.
     Compose(&'static [&'static str]),
     Kubernetes,
@@ -48,7 +49,7 @@ const NOCTURNA: Example = Example {
     listener: ":18080",
     places: &[(":18200", ":"), (":18201", ":"), (":18202", ":")],
     compat: ".current-env",
-    engine: Engine::Compose(&["app"]),
+    runner: Runner::Compose(&["app"]),
     moves: "switch",
     path: "/v1/who",
 };
@@ -59,7 +60,7 @@ const FORECASTER: Example = Example {
     listener: ":18090",
     places: &[(":8001", ":"), (":8002", ":")],
     compat: ".active-env",
-    engine: Engine::Compose(&["app"]),
+    runner: Runner::Compose(&["app"]),
     moves: "switch",
     path: "/who",
 };
@@ -70,7 +71,7 @@ const ALA: Example = Example {
     listener: ":18443",
     places: &[(":15000", ":"), (":15001", ":"), (":13000", ":"), (":13001", ":")],
     compat: ".current-env",
-    engine: Engine::Compose(&["api", "frontend"]),
+    runner: Runner::Compose(&["api", "frontend"]),
     moves: "switch",
     path: "/api/who",
 };
@@ -81,7 +82,7 @@ const VCCI: Example = Example {
     listener: ":18070",
     places: &[(":19101", ":"), (":19102", ":"), (":19103", ":"), (":19104", ":")],
     compat: ".current-env",
-    engine: Engine::Kubernetes,
+    runner: Runner::Kubernetes,
     moves: "rollout",
     path: "/v1/who",
 };
@@ -95,7 +96,7 @@ const MINA: Example = Example {
         ("mina-green.example:443", "mina-green.localhost:"),
     ],
     compat: ".current-env",
-    engine: Engine::Hosted,
+    runner: Runner::Hosted,
     moves: "rollout",
     path: "/who",
 };
@@ -127,6 +128,8 @@ struct Stage {
     address: SocketAddr,
     /// The example's places, as they are here.
     places: Vec<String>,
+    /// The socket of a real engine.
+    engine: Option<PathBuf>,
     server: Option<Child>,
 }
 
@@ -159,10 +162,23 @@ impl Ended {
 
 impl Stage {
     /// With a server that runs.
-    fn set(example: Example) -> Self {
+    fn set(example: Example, engine: Option<&Engine>) -> Self {
         let mut stage = Self::prepared(example);
+        if let Some(engine) = engine {
+            stage.use_engine(engine);
+        }
         stage.start();
         stage
+    }
+
+    /// `docker` is the real one, but for a registry that is not there.
+    fn use_engine(&mut self, engine: &Engine) {
+        // Compose itself runs `docker`: that is the one behind this.
+        let script = "#!/bin/sh\n[ \"$1\" = compose ] || PATH=${PATH#*:} exec docker \"$@\"\nshift\n\
+                      [ \"$1\" = pull ] && { echo \"$2 is here already\"; exit 0; }\n\
+                      exec docker-compose --ansi never \"$@\"\n";
+        std::fs::write(self.dir.path().join("bin/docker"), script).unwrap();
+        self.engine = Some(engine.socket());
     }
 
     fn prepared(example: Example) -> Self {
@@ -194,7 +210,7 @@ impl Stage {
                 std::fs::write(&target, text).unwrap();
             }
         }
-        if matches!(example.engine, Engine::Hosted) {
+        if matches!(example.runner, Runner::Hosted) {
             certificates(&folder);
         }
         // These are process supervisors here: no engine, no cluster, the same commands.
@@ -219,6 +235,7 @@ impl Stage {
             example,
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             places,
+            engine: None,
             server: None,
         }
     }
@@ -247,19 +264,23 @@ impl Stage {
                 format!("unix:{}", self.folder().join("state/admin.sock").display()),
             )
             .env("NO_COLOR", "1");
+        if let Some(socket) = &self.engine {
+            command.env("DOCKER_HOST", format!("unix://{}", socket.display()));
+            command.env("DOCKER_CONFIG", self.dir.path().join("client"));
+        }
         let app = |system: &str| {
             format!(
                 "python3 {} {system}",
                 self.dir.path().join("standin.py").display()
             )
         };
-        match (&self.example.engine, self.places.as_slice()) {
-            (Engine::Kubernetes, [a, b, c, d]) => {
+        match (&self.example.runner, self.places.as_slice()) {
+            (Runner::Kubernetes, [a, b, c, d]) => {
                 let pods = |one: &str, other: &str| format!("127.0.0.1{one},127.0.0.1{other}");
                 let all = format!("vcci-blue={} vcci-green={}", pods(a, b), pods(c, d));
                 command.env("KUBECTL_PODS", all).env("KUBECTL_APP", app("vcci"));
             }
-            (Engine::Hosted, [blue, green]) => {
+            (Runner::Hosted, [blue, green]) => {
                 command
                     .env("HOSTING_COPIES", format!("blue={blue} green={green}"))
                     .env("HOSTING_CERTS", self.folder())
@@ -337,19 +358,19 @@ impl Stage {
 
     /// Stop what runs in a color, behind cutover's back.
     fn stop(&self, color: &str) {
-        let args: Vec<String> = match &self.example.engine {
-            Engine::Compose(services) => {
+        let args: Vec<String> = match &self.example.runner {
+            Runner::Compose(services) => {
                 let names = services.iter().map(|name| format!("{name}-{color}"));
                 let verb = ["docker", "compose", "stop"].map(str::to_owned);
                 verb.into_iter().chain(names).collect()
             }
-            Engine::Kubernetes => {
+            Runner::Kubernetes => {
                 let target = format!("deployment/vcci-{color}");
                 ["kubectl", "scale", &target, "--replicas=0"]
                     .map(str::to_owned)
                     .into()
             }
-            Engine::Hosted => ["hosting", "stop", color].map(str::to_owned).into(),
+            Runner::Hosted => ["hosting", "stop", color].map(str::to_owned).into(),
         };
         let program = self.dir.path().join("bin").join(&args[0]);
         let args: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
@@ -441,8 +462,12 @@ fn under_load(stage: &Stage, connections: usize, random: &mut Random, work: impl
 /// The whole story of a system, in the order in which it would happen.
 fn story(example: Example) {
     let _machine = alone();
+    story_in(example, None);
+}
+
+fn story_in(example: Example, engine: Option<&Engine>) {
     let mut random = Random::seeded(example.folder);
-    let stage = Stage::set(example);
+    let stage = Stage::set(example, engine);
     first_deployment(&stage);
     a_good_release(&stage, &mut random);
     back_with_the_old_color_stopped(&stage);
@@ -550,8 +575,8 @@ fn bad_releases(stage: &Stage) {
         "serving: blue, unchanged",
         "--from smoke",
     ]);
-    let probe = match stage.example.engine {
-        Engine::Kubernetes => "GET /v1/items: 500",
+    let probe = match stage.example.runner {
+        Runner::Kubernetes => "GET /v1/items: 500",
         _ => "green failed smoke probe",
     };
     failed.says(&[probe]);
@@ -611,7 +636,7 @@ fn the_way_back(mut stage: Stage) {
         "ala" => vec![&stage.places[first]],
         _ => stage.places[first * half..][..half].iter().collect(),
     };
-    if matches!(stage.example.engine, Engine::Hosted) {
+    if matches!(stage.example.runner, Runner::Hosted) {
         // DNS names the copy again: clients reach it by themselves.
         let url = format!("https://{}/who", of_color[0]);
         let output = stage
@@ -697,6 +722,21 @@ fn vcci_moves_to_cutover() {
 #[test]
 fn mina_moves_to_cutover() {
     story(MINA);
+}
+
+/// The same stories with real containers.
+#[test]
+fn the_compose_files_of_the_examples_run_in_an_engine() {
+    let _machine = alone();
+    let Some(engine) = Engine::start("the compose files of config/examples") else {
+        return;
+    };
+    engine.import("python", "python:3-slim", &[]);
+    story_in(NOCTURNA, Some(&engine));
+    if full() {
+        story_in(FORECASTER, Some(&engine));
+        story_in(ALA, Some(&engine));
+    }
 }
 
 /// The blocks of the README's two minutes, word by word; only ports and the folder are this run's.

@@ -339,3 +339,18 @@ fn a_deploy_killed_in_any_step_is_taken_up_in_that_step() {
         assert_eq!(proxy.says(), "green", "{step}");
     }
 }
+
+#[test]
+fn status_says_when_the_file_and_reality_are_apart() {
+    let (blue, green) = (Backend::blue(), Backend::green());
+    let proxy = Setup::new().colors(&blue, &green, "active = \"blue\"\n").start();
+    let desk = Desk::at(&proxy, &blue, &green, "");
+    let apart = "the file says active = blue, reality differs: `cutover switch blue`";
+    let said = desk.cutover(&["status"]).expect(0);
+    assert!(!said.out.contains("reality differs"), "{said:#?}");
+    desk.cutover(&["deploy", "--yes", "--until", "switch"]).expect(0);
+    desk.cutover(&["status"]).expect(0).says(&[apart]);
+    desk.cutover(&["rollback"]).expect(0);
+    let said = desk.cutover(&["status"]).expect(0);
+    assert!(!said.out.contains("reality differs"), "{said:#?}");
+}

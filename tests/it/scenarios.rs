@@ -412,6 +412,51 @@ fn another_revision_answers() {
     scene.desk.cutover(&["switch", "green"]).expect(0);
 }
 
+#[test]
+fn a_rollout_ends_at_once_when_its_candidate_dies() {
+    for (name, failures, lines, cause) in [
+        (
+            "a rollout's candidate dies, found by requests",
+            5,
+            "health.fall = 1000\nretry.attempts = 1\n",
+            "failed in a row",
+        ),
+        (
+            "a rollout's candidate dies, found by probes",
+            0,
+            "health.fall = 1\n",
+            "lost its health",
+        ),
+    ] {
+        let guard = QUICK.replace("guard = {", &format!("guard = {{ connect_failures = {failures},"));
+        let lines = guard + lines;
+        let scene = scene(name, &lines);
+        let load = Load::on(&scene.proxy);
+        load.more(50);
+        scene
+            .desk
+            .cutover(&["rollout", "start", "--steps", "50:approval,100"])
+            .expect(0);
+        until("its first step", || scene.proxy.app()["rollout"]["desired"] == 50);
+        let shown = || scene.proxy.app()["rollout"].clone();
+        until("it was seen healthy", || {
+            shown()["waited_seconds"].as_f64().unwrap_or_default() > 0.2
+        });
+        let died = Timestamp::now();
+        scene.apps[1].stop_and_wait();
+        until("the rollout is over", || shown()["phase"] == "rolled_back");
+        assert!(shown()["note"].as_str().unwrap().contains(cause), "{}", shown());
+        let app = scene.proxy.app();
+        assert_eq!((&app["active"], &app["weight"]), (&json!("blue"), &json!(0)));
+        scene.desk.cutover(&["wait", "--timeout", "20s"]).expect(9);
+        let entry = scene.entry("rollout abort");
+        scene.figure("rolled_back", Some(since(&entry, died)), Some(&load), 9, &entry);
+        let harmed = load.harmed();
+        load.more(50);
+        assert_eq!(load.harmed(), harmed, "blue fails nothing");
+    }
+}
+
 /// Two operators, a rollout and the guard, all at the moment in which the guard has enough.
 #[test]
 fn operators_guard_and_rollout_in_the_same_instant() {

@@ -18,7 +18,7 @@ use super::controller::{Controller, Insistence, itself};
 use super::view::EventKind;
 use crate::config::{self, WithoutData};
 use crate::metrics::{SwitchResult, WINDOW_MAX};
-use crate::rollout::{AppState, Bake, BakePhase, Baseline, Change, Color, Command, Trigger, Watch};
+use crate::rollout::{AppState, Bake, BakePhase, Baseline, Change, Color, Command, Rollout, Trigger, Watch};
 use judge::{Figures, Round, Sides, Watchdog, ask, lately};
 
 /// The window of rates and latencies, where it has enough requests; else all since the switch.
@@ -37,6 +37,23 @@ pub(super) struct Guarding {
     watchdog: Watchdog,
     /// The candidate was healthy at some time: losing that trips.
     was_healthy: bool,
+}
+
+/// What has given a color traffic.
+enum Watched {
+    /// A switch: the bake's name, and the color.
+    Bake(u64, Color),
+    /// A step of a rollout.
+    Rollout(Box<Rollout>),
+}
+
+impl Watched {
+    fn to(&self) -> Color {
+        match self {
+            Self::Bake(_, to) => *to,
+            Self::Rollout(rollout) => rollout.to,
+        }
+    }
 }
 
 impl Guarding {
@@ -302,39 +319,45 @@ impl Controller {
 
     /// A connect failed somewhere: a color under guard may be gone.
     pub(super) fn alarmed(self: &Rc<Self>) {
-        let table = self.published.load_full();
-        let watched: Vec<(String, u64, Color)> = {
-            let apps = self.apps.borrow();
-            let bakes = apps
-                .iter()
-                .filter_map(|(name, slot)| Some((name, slot.state.bake.as_ref()?)));
-            bakes
-                .filter(|(_, bake)| bake.phase.runs())
-                .map(|(name, bake)| (name.clone(), bake.of, bake.to))
-                .collect()
-        };
-        for (app, of, to) in watched {
+        for (app, watched) in self.under_guard() {
             let limit = self.guard_of(&app).map_or(0, |guard| guard.connect_failures);
-            let Some(route) = table.app(&app).filter(|_| limit > 0) else {
-                continue;
-            };
-            // A service is gone when none of its endpoints takes connections.
-            let gone = route.services.iter().find_map(|service| {
-                let members = &service.pools[to].members;
-                let failures = members
-                    .iter()
-                    .map(|member| member.endpoint.connect_failures.load(Relaxed));
-                let (sum, least) =
-                    failures.fold((0, u32::MAX), |(sum, least), one| (sum + one, least.min(one)));
-                (!members.is_empty() && least > 0 && sum >= limit).then(|| (service.name.clone(), sum))
-            });
-            if let Some((service, failures)) = gone {
-                let why = format!(
-                    "{failures} connects to service {service} of {to} failed in a row (connect_failures = {limit})"
-                );
-                self.trip(&app, of, why);
+            if let Some(why) = self.gone(&app, watched.to(), limit) {
+                self.trip(&app, watched, why);
             }
         }
+    }
+
+    /// Every color that has got traffic and may have it taken away again.
+    fn under_guard(&self) -> Vec<(String, Watched)> {
+        let apps = self.apps.borrow();
+        let mut all = Vec::new();
+        for (name, slot) in apps.iter() {
+            let bake = slot.state.bake.as_ref().filter(|bake| bake.phase.runs());
+            all.extend(bake.map(|bake| (name.clone(), Watched::Bake(bake.of, bake.to))));
+            let rollout = slot.state.rollout.as_ref();
+            let shifts = rollout.filter(|rollout| rollout.phase.runs() && rollout.at.is_some());
+            all.extend(shifts.map(|rollout| (name.clone(), Watched::Rollout(Box::new(rollout.clone())))));
+        }
+        all
+    }
+
+    /// A service is gone when none of its endpoints takes connections.
+    fn gone(&self, app: &str, to: Color, limit: u32) -> Option<String> {
+        let table = self.published.load_full();
+        let route = table.app(app).filter(|_| limit > 0)?;
+        route.services.iter().find_map(|service| {
+            let members = &service.pools[to].members;
+            let failures = members
+                .iter()
+                .map(|member| member.endpoint.connect_failures.load(Relaxed));
+            let (sum, least) = failures.fold((0, u32::MAX), |(sum, least), one| (sum + one, least.min(one)));
+            (!members.is_empty() && least > 0 && sum >= limit).then(|| {
+                format!(
+                    "{sum} connects to service {} of {to} failed in a row (connect_failures = {limit})",
+                    service.name
+                )
+            })
+        })
     }
 
     /// An endpoint's health changed: a color under guard may have lost it.
@@ -351,13 +374,18 @@ impl Controller {
         });
         if matches!(lost, Ok(Some(()))) {
             let why = format!("{color} has lost its health: {}", facts.refusals.join("; "));
-            self.trip(app, bake.of, why);
+            self.trip(app, Watched::Bake(bake.of, color), why);
         }
     }
 
-    fn trip(self: &Rc<Self>, app: &str, of: u64, why: String) {
+    fn trip(self: &Rc<Self>, app: &str, watched: Watched, why: String) {
         let (own, app) = (Rc::clone(self), app.to_owned());
-        tokio::task::spawn_local(async move { own.go_back(&app, of, &why).await });
+        tokio::task::spawn_local(async move {
+            match watched {
+                Watched::Bake(of, _) => own.go_back(&app, of, &why).await,
+                Watched::Rollout(rollout) => own.fail(&app, &rollout, &why, true).await,
+            }
+        });
     }
 
     /// Back to the color that was left; it is warm, so it is as quick as any switch.
