@@ -34,10 +34,11 @@ soak MINUTES="60":
     end=$((SECONDS + {{MINUTES}} * 60)); round=0; \
     while ((SECONDS < end)); do round=$((round + 1)); echo "round $round"; CUTOVER_E2E=full ./tests/run --only e2e; done
 
-# The property tests (config text, changed bytes, probe verdicts), the journal under bit flips, and the simulation of the
-# switch machine, with many more cases than in a test run. A coverage-guided fuzzer of its own is not here yet.
+# The property tests (config text, changed bytes, probe verdicts), the journal under bit flips, the simulation of the switch
+# machine, and HTTP/1.1 with changed bytes against the whole proxy, with many more cases than in a test run.
 fuzz CASES="200000":
     PROPTEST_CASES={{CASES}} CUTOVER_SIMULATIONS={{CASES}} cargo test --release --lib --test simulation -- config::tests::values judge store::tests the_machine
+    CUTOVER_FUZZ=$(({{CASES}} / 10 + 1)) cargo test --release --test it -- corpus::mutations
 
 # Two built-in colors and the proxy on free loopback ports.
 demo:

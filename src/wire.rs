@@ -1,5 +1,6 @@
 //! Sockets as hyper wants them: small writes joined into one `send`, large ones vectored, and a watch on what moves.
 
+pub mod descriptors;
 pub mod preamble;
 
 use std::cell::RefCell;
@@ -248,6 +249,15 @@ impl Stream {
     }
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(half) => tcp_of(half).as_fd(),
+            Self::Unix(half) => unix_of(half).as_fd(),
+        }
+    }
+}
+
 impl Socket {
     /// Ready once there is something to read: bytes, the peer's end, or an error.
     ///
@@ -372,11 +382,7 @@ impl Socket {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`], or the connection failed.
     pub fn take(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        let fd = match self {
-            Self::Tcp(half) => tcp_of(half).as_fd(),
-            Self::Unix(half) => unix_of(half).as_fd(),
-        };
-        Ok(recv(fd, bytes, RecvFlags::empty())?.1)
+        Ok(recv(self, bytes, RecvFlags::empty())?.1)
     }
 
     fn peek(&self) -> io::Result<usize> {

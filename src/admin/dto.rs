@@ -423,7 +423,7 @@ pub struct Event {
     pub at: String,
     /// The app, if it is about one.
     pub app: Option<String>,
-    /// `changed`, `refused`, `health`, `drained`, `reloaded`, `reload_failed`, `store_failed`.
+    /// `changed`, `refused`, `health`, `ejected`, `returned`, `drained`, `reloaded`, `reload_failed`, `store_failed`.
     pub kind: String,
     /// One line for people.
     pub message: String,

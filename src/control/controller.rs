@@ -122,6 +122,8 @@ pub(super) struct Controller {
     pub(super) sampler: RefCell<Sampler>,
     /// Since when active colors have had nothing healthy.
     pub(super) dark: RefCell<Dark>,
+    /// What was told of breakers.
+    pub(super) breakers: RefCell<super::breakers::Breakers>,
     /// When endpoints with outdated addresses were last looked for.
     pub(super) doubted_at: Cell<Option<std::time::Instant>>,
     /// Tables that some worker may still hold; freed here, so that no request pays for it.
@@ -266,6 +268,7 @@ impl Controller {
             preview_key: RefCell::default(),
             sampler: RefCell::default(),
             dark: RefCell::default(),
+            breakers: RefCell::default(),
             doubted_at: Cell::default(),
             retired: RefCell::default(),
         });

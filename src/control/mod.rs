@@ -4,6 +4,7 @@
 //! (health), lets the pure machine decide, commits to the store, publishes the table, proves the switch, answers.
 
 mod ask;
+mod breakers;
 mod certificates;
 mod controller;
 mod drain;

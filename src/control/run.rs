@@ -97,6 +97,7 @@ impl Control {
                 () = controller.drained.notified() => controller.follow_drains(),
                 () = controller.alarm.notified() => {
                     controller.alarmed();
+                    controller.watch_breakers();
                     controller.doubt_names();
                 }
                 _ = drain_tick.tick(), if controller.drains() => controller.follow_drains(),
@@ -255,6 +256,7 @@ impl Controller {
         if self.apps.borrow().values().any(|slot| slot.undurable.is_some()) {
             self.spawn(|own| async move { own.store_undurable().await });
         }
+        self.watch_breakers();
         self.doubted_at.take();
         self.doubt_names();
     }

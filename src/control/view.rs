@@ -224,6 +224,10 @@ pub enum EventKind {
     Refused,
     /// An endpoint's health changed.
     Health,
+    /// Requests to an endpoint fail: it is left alone.
+    Ejected,
+    /// An endpoint that was left alone answers again.
+    Returned,
     /// A color has drained.
     Drained,
     /// The config file was taken into use.
@@ -252,6 +256,8 @@ impl EventKind {
             Self::Changed => "changed",
             Self::Refused => "refused",
             Self::Health => "health",
+            Self::Ejected => "ejected",
+            Self::Returned => "returned",
             Self::Drained => "drained",
             Self::Reloaded => "reloaded",
             Self::ReloadFailed => "reload_failed",

@@ -44,6 +44,8 @@ pub(super) enum ProxyError {
     QueueFull,
     /// The same, and it has waited for as long as it may.
     QueueTimeout,
+    /// We have no file descriptors left.
+    Exhausted,
     /// No connection in time.
     ConnectTimeout,
     /// Connection refused or failed.
@@ -78,7 +80,8 @@ impl ProxyError {
             | Self::Maintenance
             | Self::HoldOverflow
             | Self::QueueFull
-            | Self::QueueTimeout => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::QueueTimeout
+            | Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed | Self::TlsFailed | Self::Reset | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::DrainExpired => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -100,6 +103,7 @@ impl ProxyError {
             Self::HoldOverflow => "held too long or too many",
             Self::QueueFull => "too many requests wait for the app",
             Self::QueueTimeout => "waited too long for the app",
+            Self::Exhausted => "out of file descriptors",
             Self::ConnectTimeout => "connect timeout",
             Self::ConnectFailed => "connect failed",
             Self::TlsFailed => "no TLS with the app",
@@ -131,7 +135,7 @@ impl ProxyError {
             | Self::FirstByteTimeout
             | Self::Reset
             | Self::BadAnswer => Side::Upstream,
-            Self::Maintenance | Self::HoldOverflow | Self::DrainExpired => Side::Proxy,
+            Self::Maintenance | Self::HoldOverflow | Self::Exhausted | Self::DrainExpired => Side::Proxy,
         }
     }
 

@@ -19,6 +19,7 @@ use super::worker::{Phase, Worker};
 use crate::config::{self, ListenAddress};
 use crate::tls::Terminator;
 use crate::wire::Stream;
+use crate::wire::descriptors::{self, Use};
 
 /// Connections that the kernel keeps for us while all workers are busy.
 const BACKLOG: i32 = 4096;
@@ -190,6 +191,9 @@ async fn take(
 ) {
     match accepted {
         Ok((stream, peer)) => {
+            if descriptors::is_kept(&stream.socket(), Use::Client) {
+                wait_for_descriptors(worker, address, &stream).await;
+            }
             // One more than the limit is accepted and waits here; the kernel's queue holds those behind it.
             let Ok(permit) = worker.shared.permits.clone().acquire_owned().await else {
                 return;
@@ -222,6 +226,18 @@ async fn take(
                 .say_rarely(|| tracing::error!(%address, %error, "cannot accept connections; trying again"));
             tokio::time::sleep(BREATHER).await;
         }
+    }
+}
+
+/// The last descriptors are for the clients that are served, and for the operator: this one waits, and those behind it in
+/// the kernel's queue.
+async fn wait_for_descriptors(worker: &Worker, address: &ListenAddress, stream: &Stream) {
+    while descriptors::next_is_kept(&stream.socket(), Use::Client) {
+        worker.say_rarely(|| {
+            tracing::error!(%address, "new clients wait: nearly all file descriptors are in use (raise LimitNOFILE or \
+                `ulimit -n`, or lower limits.connections)");
+        });
+        tokio::time::sleep(BREATHER).await;
     }
 }
 

@@ -23,6 +23,7 @@ use super::streams::Streams;
 use crate::metrics::{AccessLog, Gauge, Record, Registry, WorkerCells, WorkerLog};
 use crate::routing::{HoldQueue, Lane, Published};
 use crate::upstream::{Connections, Line};
+use crate::wire::descriptors;
 
 /// How long silent connections may still speak after a shutdown began: then they are closed.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
@@ -385,6 +386,7 @@ fn unknown_method() -> http::Method {
 
 /// Reconcile at each publish, sweep at each tick, and end when the shutdown has come far enough.
 async fn keep_house(worker: &Rc<Worker>) {
+    descriptors::look();
     worker.reconcile();
     let mut phase = worker.shared.phase.clone();
     let mut tick = tokio::time::interval(TICK);
@@ -395,6 +397,7 @@ async fn keep_house(worker: &Rc<Worker>) {
             () = worker.shared.published.published(worker.index) => worker.reconcile(),
             _ = tick.tick() => {
                 worker.connections.sweep(Instant::now(), |_| true);
+                descriptors::look();
                 worker.flush_log();
             }
             _ = phase.changed() => {}

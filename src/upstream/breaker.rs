@@ -12,6 +12,8 @@ pub struct Breaker {
     failures: AtomicU32,
     /// Milliseconds of [`now`]; 0 = it takes requests.
     until: AtomicU64,
+    /// How often it was ejected.
+    ejections: AtomicU64,
 }
 
 /// Milliseconds since the first time that anybody asked, plus one: never 0.
@@ -61,7 +63,17 @@ impl Breaker {
         if limit == 0 || failures < limit || !others {
             return false;
         }
-        self.until.swap(later(now, ejected), Relaxed) == 0
+        let first = self.until.swap(later(now, ejected), Relaxed) == 0;
+        if first {
+            self.ejections.fetch_add(1, Relaxed);
+        }
+        first
+    }
+
+    /// How often it was ejected, and whether it has not come back from the last time.
+    #[must_use]
+    pub fn story(&self) -> (u64, bool) {
+        (self.ejections.load(Relaxed), self.until.load(Relaxed) != 0)
     }
 }
 

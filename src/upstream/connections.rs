@@ -17,6 +17,7 @@ use super::trunk::Trunks;
 use crate::config::{Limits, Protocol, Timeouts};
 use crate::tls::{Offer, Transport};
 use crate::wire::Io;
+use crate::wire::descriptors::{self, Use};
 
 /// Unused connections kept to one endpoint by one worker. More were open at once only in a burst.
 const IDLE_MAX: usize = 1024;
@@ -164,6 +165,9 @@ where
             Whose::Client(ends) => ends,
         };
         let Dialled { transport, http2 } = dial(endpoint, ends, timeouts.connect, offer).await?;
+        if descriptors::is_kept(&transport.socket(), Use::App) {
+            return Err(ConnectError::Descriptors);
+        }
         if http2 && whose != Whose::Anybody {
             let message = "an app with send_proxy_protocol cannot be spoken to over h2c://: streams of all clients share it";
             return Err(ConnectError::Io(std::io::Error::other(message)));

@@ -7,6 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
+use super::health::words;
 use super::{Endpoint, Target};
 use crate::config::Protocol;
 use crate::tls::{self, Offer, Transport};
@@ -19,6 +20,9 @@ pub enum ConnectError {
     /// Not within the time.
     #[error("no connection within {0:?}")]
     Timeout(Duration),
+    /// The last file descriptors are kept for other things.
+    #[error("too few file descriptors are left (`ulimit -n`, LimitNOFILE)")]
+    Descriptors,
     /// The system refused.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -31,6 +35,18 @@ pub enum ConnectError {
     /// hyper refused.
     #[error("{0}")]
     Handshake(hyper::Error),
+}
+
+impl ConnectError {
+    /// Whether it says something of this process, and nothing of the app.
+    #[must_use]
+    pub fn is_our_own(&self) -> bool {
+        match self {
+            Self::Descriptors => true,
+            Self::Io(error) => words::is_our_own(error),
+            _ => false,
+        }
+    }
 }
 
 /// A connection, and what is spoken on it.

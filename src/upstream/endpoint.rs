@@ -151,7 +151,7 @@ pub struct Endpoint {
     pub slots: Slots,
     /// Connects that failed in a row, over all workers.
     pub connect_failures: AtomicU32,
-    /// Told of each connect that fails: whoever watches need not look.
+    /// Told of each connect that fails, and when the breaker opens or closes: whoever watches need not look.
     pub alarm: OnceLock<Arc<Notify>>,
     /// Connects that failed, since start. Counted on the error path only, so one shared cell will do.
     pub connect_errors: AtomicU64,
@@ -224,6 +224,11 @@ impl Endpoint {
     pub fn connect_failed(&self) {
         self.connect_failures.fetch_add(1, Relaxed);
         self.connect_errors.fetch_add(1, Relaxed);
+        self.ring();
+    }
+
+    /// Tell whoever watches that there is something to look at.
+    pub fn ring(&self) {
         if let Some(alarm) = self.alarm.get() {
             alarm.notify_one();
         }

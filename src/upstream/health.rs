@@ -9,7 +9,7 @@ mod grpc;
 mod judge;
 mod probe;
 mod talk;
-mod words;
+pub(super) mod words;
 
 #[cfg(test)]
 mod probe_tests;

@@ -91,6 +91,7 @@ async def asgi(scope, receive, send):
     if path.endswith("/slow"):
         await asyncio.sleep(number(query, "ms", 100) / 1000)
     status, said = answer(method, path, headers, digest.hexdigest(), length, kept)
+    said["http"] = scope["http_version"]
     payload = json.dumps(said).encode()
     fields = [(name.encode(), value.encode()) for name, value in head(payload)]
     await send({"type": "http.response.start", "status": status, "headers": fields})

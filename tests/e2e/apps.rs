@@ -16,6 +16,8 @@ pub enum Kind {
     Node,
     /// WebSockets on the Python package of that name.
     Sockets,
+    /// The same on Node's package `ws`.
+    NodeSockets,
     /// Pages, WebSockets and event streams on uvicorn (`crowd.py`).
     Crowd,
     /// A bidirectional gRPC method on grpcio (`crowd.py`).
@@ -118,6 +120,7 @@ impl App {
                 command.arg(format!("{folder}/sockets.py"));
                 command
             }
+            Kind::NodeSockets => node_sockets(),
             Kind::Chat => {
                 let mut command = Command::new(tool("python"));
                 command.args([format!("{folder}/crowd.py"), "chat".to_owned()]);
@@ -180,9 +183,29 @@ impl Drop for App {
     }
 }
 
+/// Node with `sockets.js`; the package `ws` is npm's or Debian's, as `tests/run` found it.
+pub fn node_sockets() -> Command {
+    let mut command = Command::new("node");
+    let own = tools().join("node/node_modules");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/apps/sockets.js"));
+    command.env("NODE_PATH", format!("{}:/usr/share/nodejs", own.display()));
+    command
+}
+
 /// A program of the virtual environment that `tests/run` makes in the target directory.
 pub fn tool(name: &str) -> PathBuf {
-    let tools = std::env::var_os("CUTOVER_TEST_TOOLS").map_or_else(
+    let path = tools().join("venv/bin").join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run tests/run once, it installs it",
+        path.display()
+    );
+    path
+}
+
+/// Where `tests/run` puts what it installs.
+fn tools() -> PathBuf {
+    std::env::var_os("CUTOVER_TEST_TOOLS").map_or_else(
         || {
             // target/debug/cutover → target/test-tools
             let binary = PathBuf::from(env!("CARGO_BIN_EXE_cutover"));
@@ -193,12 +216,5 @@ pub fn tool(name: &str) -> PathBuf {
                 .join("test-tools")
         },
         PathBuf::from,
-    );
-    let path = tools.join("venv/bin").join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: run tests/run once, it installs it",
-        path.display()
-    );
-    path
+    )
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::apps::{App, Kind, tool};
+use crate::apps::{App, Kind, node_sockets, tool};
 use crate::figures::{alone, say, size};
 use crate::judge::Color;
 use crate::server::{Site, simple};
@@ -21,9 +21,14 @@ struct Clients {
 impl Clients {
     /// Returns when all are connected.
     fn start(address: SocketAddr, count: usize, seconds: usize) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/apps/sockets.py");
         let mut command = Command::new(tool("python"));
-        command.args([script, "count", &address.to_string()]);
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/apps/sockets.py"));
+        Self::by(command, address, count, seconds)
+    }
+
+    /// The same, of a program that takes the same words.
+    fn by(mut command: Command, address: SocketAddr, count: usize, seconds: usize) -> Self {
+        command.args(["count", &address.to_string()]);
         command.args([count.to_string(), seconds.to_string()]);
         command.env("PYTHONDONTWRITEBYTECODE", "1");
         let mut child = command
@@ -112,6 +117,54 @@ fn websockets_of_real_clients_live_and_end_as_the_policy_says() {
     assert!(last < 15.0, "the last one ended after {last} s");
     say(&format!(
         "streams, spread over 1 s: {count} WebSockets ended with 1012, the last {last:.1} s after it began"
+    ));
+    server.stop();
+}
+
+#[test]
+fn node_at_either_end_of_a_websocket() {
+    let _machine = alone();
+    let apps = App::start_all([(Kind::NodeSockets, Color::Blue), (Kind::Sockets, Color::Green)]);
+    let site = site(&apps, "{ policy = \"spread\", spread = \"500ms\" }");
+    let server = site.run();
+    let count = size(6, 40);
+    // Python's package towards Node's, then Node's towards Node's, and after the switch Node's towards Python's.
+    for node in [false, true] {
+        let clients = match node {
+            false => Clients::start(site.address(), count, 2),
+            true => Clients::by(node_sockets(), site.address(), count, 2),
+        };
+        for said in clients.ended() {
+            assert_eq!(
+                (said["wrong"].as_u64(), said["code"].as_u64()),
+                (Some(0), Some(1000)),
+                "{said}"
+            );
+            assert_eq!(said["colors"], serde_json::json!(["blue"]), "{said}");
+        }
+    }
+    let left = Clients::by(node_sockets(), site.address(), count, 60);
+    assert_eq!(site.admin().switch(Color::Green).expect("an answer").0, 200);
+    let mut messages = 0;
+    for said in left.ended() {
+        assert_eq!(
+            (said["wrong"].as_u64(), said["code"].as_u64()),
+            (Some(0), Some(1012)),
+            "{said}"
+        );
+        messages += said["messages"].as_u64().unwrap_or(0);
+    }
+    for said in Clients::by(node_sockets(), site.address(), count, 2).ended() {
+        assert_eq!(
+            (said["wrong"].as_u64(), said["code"].as_u64()),
+            (Some(0), Some(1000)),
+            "{said}"
+        );
+        assert_eq!(said["colors"], serde_json::json!(["green"]), "{said}");
+        messages += said["messages"].as_u64().unwrap_or(0);
+    }
+    say(&format!(
+        "streams, Node's ws at both ends and against Python's: {count} clients at a time, {messages} messages around a switch, 0 wrong"
     ));
     server.stop();
 }

@@ -36,6 +36,7 @@ mod resilience;
 mod routing;
 mod rules;
 mod scenarios;
+mod slow;
 mod smuggling;
 mod streams;
 mod switching;

@@ -219,6 +219,27 @@ fn an_endpoint_that_fails_is_left_alone_and_tried_again() {
     let mut answers: Vec<_> = (0..4).map(|_| proxy.says()).collect();
     answers.sort();
     assert_eq!(answers, ["back", "back", "good", "good"]);
+    // Told once each: a trial that fails is no second ejection.
+    let told = || proxy.get("/v1/events?after=0&follow=false").text;
+    until("it is told that it is back", || {
+        told().contains("event: returned")
+    });
+    let told = told();
+    for (event, words) in [
+        ("ejected", "ejected: 2 failures in a row"),
+        ("returned", "it answers again"),
+    ] {
+        assert_eq!(told.matches(&format!("event: {event}\n")).count(), 1, "{told}");
+        assert!(
+            told.contains(&format!(
+                "{}: {}",
+                bad.address(),
+                words.split(": ").next().unwrap()
+            )) || event == "returned",
+            "{told}"
+        );
+        assert!(told.contains(words), "{told}");
+    }
 }
 
 #[test]

@@ -12,6 +12,9 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 /// Descriptors that are not for clients: files, probes, admin connections.
 const RESERVED_DESCRIPTORS: u64 = 256;
 
+/// Clients that are served whatever the limit is.
+const FEWEST: usize = 16;
+
 /// What one `limits` table says.
 #[derive(Clone, Copy, Default)]
 pub(super) struct LimitsPart {
@@ -97,9 +100,10 @@ fn connections_by_descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
         .current
         .unwrap_or(1 << 20);
-    usize::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS) / 2)
+    let reserved = RESERVED_DESCRIPTORS.min(limit / 2);
+    usize::try_from((limit - reserved) / 2)
         .unwrap_or(usize::MAX)
-        .max(64)
+        .max(FEWEST)
 }
 
 /// What one `timeouts` table says.

@@ -52,7 +52,7 @@ pub(super) fn of_io(error: &io::Error) -> String {
 }
 
 /// Whether a connect failed for want of something on our side, so that it says nothing of the endpoint.
-pub(super) fn is_our_own(error: &io::Error) -> bool {
+pub(in crate::upstream) fn is_our_own(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
         Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS)

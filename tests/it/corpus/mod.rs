@@ -5,6 +5,7 @@
 //! there, must get its own answer, and all that the app was ever sent must be clean HTTP to the strictest reader.
 
 mod answers;
+mod mutations;
 mod requests;
 
 use crate::harness::{Backend, Message, Proxy, Setup, Wire, requests_in, until};
