@@ -25,6 +25,10 @@ bench *ARGS:
 compare *ARGS:
     ./benches/compare/run.sh {{ARGS}}
 
+# What grows with the configuration: 10,000 routes, 1,000 apps; see benches/README.md.
+scale *ARGS:
+    ./benches/scale/run.sh {{ARGS}}
+
 # The switch under load at full size, again and again for MINUTES (each round has a new seed).
 soak MINUTES="60":
     end=$((SECONDS + {{MINUTES}} * 60)); round=0; \

@@ -2,6 +2,7 @@
 //!
 //!     bench_backend serve ADDRESS... [--rpc ADDRESS...]
 //!         answers by path: /16k, /64k, /256k, /10m, /color (the number of the address); anything else 128 bytes.
+//!         /healthz is counted by the 10 ms in which it came, and /probes tells and forgets those counts, one a line.
 //!         A request that asks for a WebSocket gets one that sends every message back. --rpc: gRPC over clear HTTP/2.
 //!     bench_backend relay LISTEN UPSTREAM
 //!         copies bytes both ways
@@ -10,7 +11,9 @@
 
 #![allow(clippy::print_stderr, missing_docs, reason = "a tool of the benchmarks")]
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
@@ -50,6 +53,33 @@ struct Answers {
     by_path: Vec<(&'static [u8], Vec<u8>)>,
     small: Vec<u8>,
     color: Vec<u8>,
+    probes: Mutex<Probes>,
+}
+
+/// How many probes came, by time.
+struct Probes {
+    since: Instant,
+    counts: Vec<u32>,
+}
+
+impl Probes {
+    const BIN_MS: u128 = 10;
+
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            counts: Vec::new(),
+        }
+    }
+
+    fn count(&mut self) {
+        let bin = (self.since.elapsed().as_millis() / Self::BIN_MS) as usize;
+        // An hour, should nobody ever ask.
+        if bin < 360_000 {
+            self.counts.resize(self.counts.len().max(bin + 1), 0);
+            self.counts[bin] += 1;
+        }
+    }
 }
 
 impl Answers {
@@ -64,11 +94,30 @@ impl Answers {
             ],
             small: answer(&[b'x'; 128]),
             color: answer(format!("{number}\n").as_bytes()),
+            probes: Mutex::new(Probes::new()),
         }
     }
 
-    fn of(&self, head: &[u8]) -> &[u8] {
+    fn of(&self, head: &[u8]) -> Cow<'_, [u8]> {
         let path = head.split(|byte| *byte == b' ').nth(1).unwrap_or(b"/");
+        if path == b"/healthz" || path == b"/probes" {
+            return self.probed(path);
+        }
+        Cow::Borrowed(self.prepared(path))
+    }
+
+    fn probed(&self, path: &[u8]) -> Cow<'_, [u8]> {
+        let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        if path == b"/healthz" {
+            probes.count();
+            return Cow::Borrowed(&self.small);
+        }
+        let lines: String = probes.counts.iter().map(|count| format!("{count}\n")).collect();
+        *probes = Probes::new();
+        Cow::Owned(answer(lines.as_bytes()))
+    }
+
+    fn prepared(&self, path: &[u8]) -> &[u8] {
         match self.by_path.iter().find(|(known, _)| *known == path) {
             Some((_, answer)) => answer,
             None if path == b"/color" => &self.color,
@@ -120,7 +169,7 @@ async fn respond(mut stream: TcpStream, answers: Arc<Answers>) {
                 buffer.copy_within(end..filled, 0);
                 return echo(stream, buffer, filled - end).await;
             }
-            if stream.write_all(answers.of(&buffer[..end])).await.is_err() {
+            if stream.write_all(&answers.of(&buffer[..end])).await.is_err() {
                 return;
             }
             buffer.copy_within(end..filled, 0);

@@ -67,7 +67,11 @@ class Proxy:
             **backend.ports(),
         }
         self.process = start(core, self.command(), self.folder / "log", self.environment())
-        wait_for(self.port, self.process)
+        try:
+            wait_for(self.port, self.process)
+        except RuntimeError:
+            self.stop()
+            raise
         # Probes have passed, files are watched, caches are there.
         time.sleep(0.5)
 
@@ -310,10 +314,11 @@ def stop(process):
 
 
 def wait_for(port, process):
-    deadline = time.monotonic() + 30
+    # A thousand apps take their time to start.
+    deadline = time.monotonic() + 120
     while True:
         if process.poll() is not None:
-            raise RuntimeError(f"{process.args[3]} ended with {process.returncode}: {process.log.read_text()}")
+            raise RuntimeError(f"{process.args[3]} ended with {process.returncode}: {process.log.read_text()[-2000:]}")
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
                 client.settimeout(5)
@@ -324,7 +329,7 @@ def wait_for(port, process):
         except OSError:
             pass
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{process.args[3]} does not answer on port {port}: {process.log.read_text()}")
+            raise RuntimeError(f"{process.args[3]} does not answer on port {port}: {process.log.read_text()[-2000:]}")
         time.sleep(0.05)
 
 

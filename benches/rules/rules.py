@@ -11,7 +11,7 @@ while a candidate has 10 %, and with one rule that needs the CEL interpreter. Tw
 - CPU time per request, user and system: /proc/PID/stat over what wrk got answered, in turns; the median of the rounds, and
   of the ratios within each round.
 
-Needs valgrind and wrk (Debian). BACKEND is the example `raw_backend`.
+Needs valgrind and wrk (Debian). BACKEND is the example `bench_backend`.
 """
 import argparse, os, re, signal, socket, statistics, subprocess, sys, tempfile, time
 

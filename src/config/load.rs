@@ -21,8 +21,8 @@ use super::shape::Env;
 use super::{build, schema, shape, values};
 use crate::tls;
 
-/// A larger configuration file is not read.
-pub const MAX_BYTES: u64 = 1 << 20;
+/// A larger configuration file is not read; one of 10,000 routes is.
+pub const MAX_BYTES: u64 = 2 << 20;
 
 /// A configuration and the text it came from.
 #[derive(Clone, Debug)]

@@ -145,8 +145,8 @@ async fn ask_again(
 ) -> Option<Answered> {
     let begun = Instant::now();
     let mut line = line_for(worker, exchange, &lane, begun, true, false).await.ok()?;
-    let request = Request::from_parts(head, RequestBody::none());
-    let (answer, _) = send(worker, exchange, &lane, &mut line, request, None)
+    let mut request = Some(Request::from_parts(head, RequestBody::none()));
+    let (answer, _) = send(worker, exchange, &lane, &mut line, &mut request, None)
         .await
         .ok()?;
     let status = answer.status();

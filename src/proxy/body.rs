@@ -155,15 +155,16 @@ impl Upload {
 }
 
 impl RequestBody {
-    /// A body to pass on; `watched` is `None` when it is empty.
-    pub(super) fn new(inner: Incoming, watched: Option<Rc<Upload>>) -> Self {
-        Self {
-            inner: Some(inner),
-            primed: None,
-            watched,
-            idle: None,
-            waiting_since: None,
-        }
+    /// A body to pass on.
+    pub(super) fn new(inner: Incoming) -> Self {
+        let mut body = Self::none();
+        body.inner = Some(inner);
+        body
+    }
+
+    /// Who watches it; nobody when it is empty.
+    pub(super) fn is_watched_by(&mut self, watched: Option<Rc<Upload>>) {
+        self.watched = watched;
     }
 
     /// No body.

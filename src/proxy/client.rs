@@ -296,23 +296,35 @@ impl Client {
     }
 }
 
+// A connection's task lives as long as the connection, and most of them are idle: no `async fn` below that gets a
+// stream or a client, because it would keep room for each of its arguments twice, and what comes before the first
+// request is boxed, to be gone by then.
+
 /// Serve a client in clear text.
-pub(super) async fn serve_plain(worker: Rc<Worker>, front: Rc<Front>, stream: Stream, peer: Peer) {
-    serve_plain_since(worker, front, stream, peer, Instant::now()).await;
+pub(super) fn serve_plain(
+    worker: Rc<Worker>,
+    front: Rc<Front>,
+    stream: Stream,
+    peer: Peer,
+) -> impl Future<Output = ()> {
+    serve_plain_since(worker, front, stream, peer, Instant::now())
 }
 
-async fn serve_plain_since(
+fn serve_plain_since(
     worker: Rc<Worker>,
     front: Rc<Front>,
     stream: Stream,
     peer: Peer,
     accepted: Instant,
-) {
+) -> impl Future<Output = ()> {
     let limits = worker.shared.published.load().edge.limits;
     let socket = stream.socket();
     let deadline = accepted + limits.client_header_timeout;
-    if let Some(opened) = look_at(&worker, stream, peer, deadline).await {
-        serve(worker, front, opened, socket, limits, accepted).await;
+    let looking = Box::pin(look_at(Rc::clone(&worker), stream, peer, deadline));
+    async move {
+        if let Some(opened) = looking.await {
+            serve(worker, front, *opened, socket, limits, accepted).await;
+        }
     }
 }
 
@@ -338,36 +350,48 @@ pub(super) async fn serve_behind_balancer(
 }
 
 /// Serve a client through TLS. The handshake is part of the time to the first complete head.
-pub(super) async fn serve_tls(worker: Rc<Worker>, front: Rc<Front>, stream: Stream, peer: Peer) {
-    serve_tls_since(worker, front, stream, peer, Instant::now()).await;
+pub(super) fn serve_tls(
+    worker: Rc<Worker>,
+    front: Rc<Front>,
+    stream: Stream,
+    peer: Peer,
+) -> impl Future<Output = ()> {
+    serve_tls_since(worker, front, stream, peer, Instant::now())
 }
 
-async fn serve_tls_since(
+fn serve_tls_since(
     worker: Rc<Worker>,
     front: Rc<Front>,
     stream: Stream,
     peer: Peer,
     accepted: Instant,
-) {
-    let Some(tls) = front.tls.clone() else { return };
+) -> impl Future<Output = ()> {
     let limits = worker.shared.published.load().edge.limits;
     let deadline = accepted + limits.client_header_timeout;
     let socket = stream.socket();
-    if let Some(opened) = shake_hands(&worker, &tls, stream, peer, deadline).await {
-        drop(tls);
-        serve(worker, front, opened, socket, limits, accepted).await;
+    let shaking = Box::pin(shake_hands(
+        Rc::clone(&worker),
+        front.tls.clone(),
+        stream,
+        peer,
+        deadline,
+    ));
+    async move {
+        if let Some(opened) = shaking.await {
+            serve(worker, front, *opened, socket, limits, accepted).await;
+        }
     }
 }
 
 /// Serve a client until it ends, resets, or runs out of time.
-async fn serve(
+fn serve(
     worker: Rc<Worker>,
     front: Rc<Front>,
     opened: Opened,
     socket: Socket,
     limits: Limits,
     accepted: Instant,
-) {
+) -> impl Future<Output = ()> {
     let (io, watch) = Io::new(opened.transport);
     let many = (opened.protocol == Protocol::Http2).then(|| Rc::new(Many::new(accepted)));
     let client = Rc::new(Client {
@@ -389,11 +413,13 @@ async fn serve(
         may_rest: Cell::new(true),
         timer: RefCell::new(None),
     });
-    let _listed = worker.list_client(&client);
-    match many {
-        None => http1::serve(worker, client, io, limits).await,
-        // Boxed: connections in HTTP/1 must not pay for its size.
-        Some(many) => Box::pin(http2::serve(worker, client, many, io, limits)).await,
+    async move {
+        let _listed = worker.list_client(&client);
+        match many {
+            None => http1::serve(worker, client, io, limits).await,
+            // Boxed: connections in HTTP/1 must not pay for its size.
+            Some(many) => Box::pin(http2::serve(worker, client, many, io, limits)).await,
+        }
     }
 }
 

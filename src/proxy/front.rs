@@ -89,16 +89,16 @@ pub(super) struct Opened {
 /// A connection in clear text, once its client has shown which protocol it speaks. None: it has not, until the
 /// `deadline`, or a shutdown did not wait for it.
 pub(super) async fn look_at(
-    worker: &Rc<Worker>,
+    worker: Rc<Worker>,
     stream: Stream,
     peer: Peer,
     deadline: Instant,
-) -> Option<Opened> {
+) -> Option<Box<Opened>> {
     let socket = stream.socket();
     let transport = Transport::Plain(stream);
     let spoken = tokio::select! {
         spoken = timeout_at(deadline, spoken(&socket)) => spoken,
-        () = shutdown_lingered(worker) => return None,
+        () = shutdown_lingered(&worker) => return None,
     };
     let Ok(protocol) = spoken else {
         // Half a preface, which may be half a method: what HTTP/1 says to half a head.
@@ -108,25 +108,26 @@ pub(super) async fn look_at(
         }
         return None;
     };
-    Some(Opened {
+    Some(Box::new(Opened {
         transport,
         peer,
         name: None,
         protocol,
-    })
+    }))
 }
 
 /// Shake hands, until `deadline` at most. None: there is no connection, and that is counted and told.
 pub(super) async fn shake_hands(
-    worker: &Rc<Worker>,
-    tls: &Terminator,
+    worker: Rc<Worker>,
+    tls: Option<Arc<Terminator>>,
     stream: Stream,
     peer: Peer,
     deadline: Instant,
-) -> Option<Opened> {
+) -> Option<Box<Opened>> {
+    let tls = tls?;
     let shaken = tokio::select! {
         shaken = timeout_at(deadline, tls.accept(stream)) => shaken,
-        () = shutdown_lingered(worker) => return None,
+        () = shutdown_lingered(&worker) => return None,
     };
     let cells = &worker.cells.tls;
     match shaken {
@@ -139,12 +140,12 @@ pub(super) async fn shake_hands(
                 is_h2,
             } = session;
             cells.shaken(is_tls13, resumed);
-            Some(Opened {
+            Some(Box::new(Opened {
                 transport,
                 peer: peer.through_tls(subject.as_deref()),
                 name,
                 protocol: if is_h2 { Protocol::Http2 } else { Protocol::Http1 },
-            })
+            }))
         }
         Ok(Err(error)) if left(&error) => {
             cells.left.add(1);

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
-use http::{Request, Response, StatusCode, Version};
+use http::{Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -36,16 +36,17 @@ pub(super) async fn prime(exchange: &Exchange, body: &mut RequestBody) -> bool {
     !is_sized
 }
 
-/// Step 4: the request as the app shall see it. No future of its own: a head is large, and would be moved into it.
+/// Step 4: the request's head as the app shall see it.
 pub(super) fn prepare(
     worker: &Worker,
     exchange: &Exchange,
     lane: &Lane,
-    (mut head, body, is_chunked): (http::request::Parts, RequestBody, bool),
+    head: &mut http::request::Parts,
+    is_chunked: bool,
     wanted: Option<&HeaderValue>,
     tries: &mut Tries,
-) -> Request<RequestBody> {
-    tries.draw(&worker.ids, || prepare_head(worker, exchange, lane, &mut head));
+) {
+    tries.draw(&worker.ids, || prepare_head(worker, exchange, lane, head));
     if is_chunked {
         // Said aloud: hyper leaves the body of a GET away otherwise.
         head.headers
@@ -54,7 +55,6 @@ pub(super) fn prepare(
     if let Some(wanted) = wanted {
         upgrade::ask(&mut head.headers, wanted);
     }
-    Request::from_parts(head, body)
 }
 
 fn prepare_head(worker: &Worker, exchange: &Exchange, lane: &Lane, head: &mut http::request::Parts) {

@@ -32,30 +32,38 @@ const LINGER_BYTES: usize = 512 * 1024;
 ///
 /// hyper keeps two buffers of 8 KiB a connection and a good deal of state. Most connections are quiet most of the time,
 /// so hyper comes when something is there to be read, and goes when nothing has been for a while.
-pub(super) async fn serve(worker: Rc<Worker>, client: Rc<Client>, mut io: Io<Transport>, limits: Limits) {
-    loop {
-        // Boxed: what is quiet must not keep the room that hyper needs.
-        let read = match Box::pin(speak(&worker, &client, io, &limits)).await {
-            Then::Over => return,
-            Then::Tunnel(tunnel, transport, read) => return Box::pin(tunnel.run(transport, read)).await,
-            Then::Quiet(quiet, read) => {
-                io = quiet;
-                read
+#[allow(clippy::manual_async_fn, reason = "its arguments would be kept twice")]
+pub(super) fn serve(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    mut io: Io<Transport>,
+    limits: Limits,
+) -> impl Future<Output = ()> {
+    async move {
+        loop {
+            // Boxed: what is quiet must not keep the room that hyper needs.
+            let read = match Box::pin(speak(&worker, &client, io, &limits)).await {
+                Then::Over => return,
+                Then::Tunnel(tunnel, transport, read) => return Box::pin(tunnel.run(transport, read)).await,
+                Then::Quiet(quiet, read) => {
+                    io = quiet;
+                    read
+                }
+            };
+            if !read.is_empty() {
+                // Half a head behind the last request: it is hyper's to go on with.
+                client.must_not_rest();
+                io.read_first(read);
+                continue;
             }
-        };
-        if !read.is_empty() {
-            // Half a head behind the last request: it is hyper's to go on with.
-            client.must_not_rest();
-            io.read_first(read);
-            continue;
-        }
-        // Empty, and yet it holds hyper's buffer.
-        drop(read);
-        let resting = worker.count_resting();
-        let end = std::future::poll_fn(|cx| client.poll_rest(cx, &limits)).await;
-        drop(resting);
-        if let End::TimedOut(_) = end {
-            return say_goodbye(io.into_inner()).await;
+            // Empty, and yet it holds hyper's buffer.
+            drop(read);
+            let resting = worker.count_resting();
+            let end = std::future::poll_fn(|cx| client.poll_rest(cx, &limits)).await;
+            drop(resting);
+            if let End::TimedOut(_) = end {
+                return say_goodbye(io.into_inner()).await;
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 //! What bounds a client here, and where: `docs/http2.md`.
 
 use std::cell::{Cell, RefCell};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -213,15 +213,19 @@ struct OnWorker {
 impl<F: Future<Output = ()> + 'static> Executor<F> for OnWorker {
     fn execute(&self, task: F) {
         match self.many.next.take() {
-            Some(stream) => drop(tokio::task::spawn_local(run(stream, self.patience, task))),
+            // Boxed, so that it is moved once, and not into every future around it.
+            Some(stream) => drop(tokio::task::spawn_local(run(
+                stream,
+                self.patience,
+                Box::pin(task),
+            ))),
             None => drop(tokio::task::spawn_local(task)),
         }
     }
 }
 
 /// A stream's task, until it is through or given up: what is dropped unfinished is reset.
-async fn run(stream: Rc<Stream>, patience: Duration, task: impl Future<Output = ()>) {
-    let mut task = pin!(task);
+async fn run(stream: Rc<Stream>, patience: Duration, mut task: Pin<Box<impl Future<Output = ()>>>) {
     let mut timer = None;
     std::future::poll_fn(|cx| {
         if stream.given_up().is_some() || task.as_mut().poll(cx).is_ready() {

@@ -67,23 +67,24 @@ pub(super) async fn send(
     exchange: &Exchange,
     lane: &Lane,
     line: &mut Line<RequestBody>,
-    mut request: Request<RequestBody>,
+    request: &mut Option<Request<RequestBody>>,
     upload: Option<&Upload>,
 ) -> Result<(Response<Incoming>, Option<upgrade::Inheritance>), Unanswered> {
-    let method = request.method().clone();
-    // Of what came with `Upgrade` not all still has it.
-    let asks = exchange.seen().has(Seen::UPGRADE) && request.headers().contains_key(UPGRADE);
     let mut resends = 0;
-    loop {
+    while let Some(message) = request.as_mut() {
+        let method = message.method().clone();
+        // Of what came with `Upgrade` not all still has it.
+        let asks = exchange.seen().has(Seen::UPGRADE) && message.headers().contains_key(UPGRADE);
         exchange.with_claim(|claim| line.carries(claim.gate()));
-        fit(&mut request, line)?;
+        fit(message, line)?;
         let freed = (asks && !line.is_http2()).then(|| line.inherit());
         let stream = line.stream().map(Rc::clone);
-        let spare = stream.as_ref().and_then(|_| Spare::of(&request));
+        let spare = stream.as_ref().and_then(|_| Spare::of(message)).map(Box::new);
         if let (Some(upload), true) = (upload, stream.is_some()) {
             upload.is_shared();
         }
-        let sent = pin!(line.send(request));
+        let Some(message) = request.take() else { break };
+        let sent = pin!(line.send(message));
         let again = match answer_in_time(sent, stream.as_deref(), exchange, lane, upload).await {
             Ok(answer) => {
                 exchange.with_claim(|claim| answered(claim.endpoint()));
@@ -110,14 +111,22 @@ pub(super) async fn send(
             return Err(unsent(ProxyError::Reset, again));
         }
         resends += 1;
-        request = again;
         exchange.retried();
-        let repeat = may_repeat(&method, request.body());
+        let repeat = may_repeat(&method, again.body());
+        *request = Some(again);
         match line_for(worker, exchange, lane, StdInstant::now(), repeat, asks).await {
             Ok(other) => *line = other,
-            Err(error) => return Err(unsent(connect_error(&error), request)),
+            Err(error) => {
+                return Err(Unanswered {
+                    error: connect_error(&error),
+                    failed: Failed::Unsent,
+                    body: request.take().map(Request::into_body),
+                });
+            }
         }
     }
+    // Not reached: whoever calls has a request.
+    Err(ProxyError::Reset.into())
 }
 
 /// No more of the request's body is read.
@@ -209,10 +218,11 @@ pub(super) async fn line_to(
         return Ok(line);
     }
     let settings = &lane.settings;
-    let opened = worker
+    // Boxed: almost every request finds a connection, and none must carry the room of a handshake with it.
+    let opening = worker
         .connections
-        .open(endpoint, whose, &settings.timeouts, &settings.limits, offer)
-        .await;
+        .open(endpoint, whose, &settings.timeouts, &settings.limits, offer);
+    let opened = Box::pin(opening).await;
     match &opened {
         Ok(_) => endpoint.connected(),
         Err(error) if error.is_our_own() => {

@@ -225,7 +225,13 @@ impl Engine {
             format!("{built}{}", &text[stages[1]..]),
         )
         .expect("write");
-        std::fs::copy(binary(), context.join("cutover")).expect("the binary");
+        // Without what only a debugger reads: the image is half the size.
+        let stripped = Command::new("strip")
+            .args(["--strip-debug", "-o"])
+            .arg(context.join("cutover"))
+            .arg(binary())
+            .status();
+        assert!(stripped.expect("strip, of binutils").success());
         std::fs::write(context.join("ca-certificates.crt"), "").expect("write");
         let folder = context.display().to_string();
         self.docker(&["build", "-t", tag, &folder]).expect(0);
@@ -278,9 +284,11 @@ impl Compose<'_> {
         Said::of(&command, output)
     }
 
-    /// The id of a service's container.
+    /// The id of a service's container, running or not. Asked of the engine: compose takes its time to start.
     pub fn container(&self, service: &str) -> String {
-        self.run(&["ps", "-q", service]).expect(0).last().to_owned()
+        let label = format!("label=com.docker.compose.service={service}");
+        let said = self.engine.docker(&["ps", "-aq", "--filter", &label]).expect(0);
+        said.last().to_owned()
     }
 
     /// What `docker inspect` says of a service's container.
@@ -295,9 +303,10 @@ impl Compose<'_> {
 
     /// A verb of the `cutover` in the project.
     pub fn cutover(&self, args: &[&str]) -> Said {
-        let mut all = vec!["exec", "-T", "cutover", "cutover"];
+        let id = self.container("cutover");
+        let mut all = vec!["exec", id.as_str(), "cutover"];
         all.extend(args);
-        self.run(&all)
+        self.engine.docker(&all)
     }
 
     /// Wait until the engine says that a service's container is healthy, by the image's own health check.
