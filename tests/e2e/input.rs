@@ -42,8 +42,8 @@ fn a_wrong_missing_or_binary_config_is_named_with_its_place() {
     );
     // A key that a later version may have is unknown to this one.
     check(
-        b"[[listener]]\naddress = \"127.0.0.1:0\"\n[app.web]\nblue = [\"127.0.0.1:1\"]\n[app.web.warmup]\nrequests = 5\n",
-        &["cutover.toml:5", "warmup"],
+        b"[[listener]]\naddress = \"127.0.0.1:0\"\n[app.web]\nblue = [\"127.0.0.1:1\"]\n[app.web.rate_limit]\nrequests = 5\n",
+        &["cutover.toml:5", "rate_limit"],
     );
     std::fs::remove_file(config).unwrap();
     cli_in(site.path(), &["check", "-c", config])
