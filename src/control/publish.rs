@@ -15,6 +15,13 @@ impl Controller {
     ///
     /// `switch` is the journal sequence and the request totals at the change, for its outcome.
     pub(super) fn publish_app(&self, app: &str, change: Option<(u64, (u64, u64))>) {
+        self.publish_state(app, change);
+        self.follow_endpoints();
+    }
+
+    /// The same for a change that leaves every endpoint where it is: a first start makes one for each app, and following
+    /// looks at all endpoints of all apps.
+    pub(super) fn publish_state(&self, app: &str, change: Option<(u64, (u64, u64))>) {
         let Some(built) = self.build(app) else { return };
         let table = routing::with_app(&self.published.load(), built.app);
         let version = table.version;
@@ -23,7 +30,6 @@ impl Controller {
             gate.close();
         }
         self.start_drains(app, built.closing, version, change);
-        self.follow_endpoints();
     }
 
     /// Publish everything anew: apps or routes came or went.

@@ -204,7 +204,7 @@ impl Controller {
             },
             None,
         ));
-        self.publish_app(app, None);
+        self.publish_state(app, None);
         self.write_compat(app, 1, color);
     }
 

@@ -398,7 +398,9 @@ impl Logged {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let end = self.end.get().unwrap_or_else(Instant::now);
+        // Over HTTP/2 the last frame is handed on in pieces, as the client takes them.
+        let end = self.end.get().filter(|_| self.serving.stream().is_none());
+        let end = end.unwrap_or_else(Instant::now);
         let duration = end - self.start;
         self.serving.ends_at(end);
         if self.status.get() == 0 {
