@@ -5,7 +5,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
+};
 use serde_json::Value;
 
 use crate::ports;
@@ -20,10 +23,16 @@ fn listener() -> (Site, Server, u16) {
     let site = Site::new("");
     let mut params = CertificateParams::new(Vec::new()).expect("parameters");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    // A name of its own: under one name both look self-signed to a scanner.
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "An authority for this test");
     let issuer =
         CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(vec!["scan.example".to_owned()]).expect("parameters");
+    params.distinguished_name.push(DnType::CommonName, "scan.example");
     // Scanners do not like certificates for ever.
     let year: i32 = jiff::Zoned::now().year().into();
     (params.not_before, params.not_after) = (date_time_ymd(year - 1, 12, 1), date_time_ymd(year + 1, 1, 31));
