@@ -23,18 +23,9 @@ impl Controller {
         at: Timestamp,
     ) {
         let entry = HistoryEntry {
-            seq: seq.unwrap_or_default(),
-            at,
-            app: command.app.clone(),
-            verb: applied.verb().to_owned(),
             from: Some(before.active),
-            to: after.active,
-            weight: after.weight.percent(),
-            generation: after.generation,
-            by: command.by.clone(),
-            reason: command.reason.clone(),
             detail: detail(applied, after),
-            outcome: None,
+            ..line(command, after, applied.verb(), seq, at)
         };
         let message = sentence(&entry);
         tracing::info!(
@@ -58,20 +49,7 @@ impl Controller {
         seq: Option<u64>,
         at: Timestamp,
     ) {
-        let entry = HistoryEntry {
-            seq: seq.unwrap_or_default(),
-            at,
-            app: command.app.clone(),
-            verb: note.verb().to_owned(),
-            from: Some(after.active),
-            to: after.active,
-            weight: after.weight.percent(),
-            generation: after.generation,
-            by: command.by.clone(),
-            reason: command.reason.clone(),
-            detail: String::new(),
-            outcome: None,
-        };
+        let entry = line(command, after, note.verb(), seq, at);
         let message = sentence(&entry);
         let kind = match note {
             Note::Gated => EventKind::Gate,
@@ -140,6 +118,24 @@ impl Controller {
         of_app
             .map(|(_, cells)| cells.totals())
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+}
+
+/// A command's line in the history, of a change that leaves the active color as it is and has nothing more to tell.
+fn line(command: &Command, after: &AppState, verb: &str, seq: Option<u64>, at: Timestamp) -> HistoryEntry {
+    HistoryEntry {
+        seq: seq.unwrap_or_default(),
+        at,
+        app: command.app.clone(),
+        verb: verb.to_owned(),
+        from: Some(after.active),
+        to: after.active,
+        weight: after.weight.percent(),
+        generation: after.generation,
+        by: command.by.clone(),
+        reason: command.reason.clone(),
+        detail: String::new(),
+        outcome: None,
     }
 }
 

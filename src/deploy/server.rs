@@ -66,8 +66,7 @@ impl Server {
         reason: &str,
         key: &str,
     ) -> Result<dto::Outcome, Trouble> {
-        let body = json!({ "to": color.as_str(), "reason": reason });
-        self.patiently(&self.keyed("/switch", &body, key)).await
+        self.moves("/switch", color, reason, key).await
     }
 
     /// Begin the rollout of the server's file to a color. The key is as in [`Server::switch`].
@@ -77,8 +76,18 @@ impl Server {
         reason: &str,
         key: &str,
     ) -> Result<dto::Outcome, Trouble> {
+        self.moves("/rollout", color, reason, key).await
+    }
+
+    async fn moves(
+        &self,
+        path: &str,
+        color: Color,
+        reason: &str,
+        key: &str,
+    ) -> Result<dto::Outcome, Trouble> {
         let body = json!({ "to": color.as_str(), "reason": reason });
-        self.patiently(&self.keyed("/rollout", &body, key)).await
+        self.patiently(&self.keyed(path, &body, key)).await
     }
 
     /// What the gates say of a switch, or a rollout, that is not made.

@@ -104,21 +104,18 @@ async fn speak(worker: &Rc<Worker>, client: &Rc<Client>, io: Io<Transport>, limi
         tunnel.missed();
         return Then::Over;
     }
-    let transport = match end {
-        End::Quiet => return Then::Quiet(parts.io, parts.read_buf),
-        _ => parts.io.into_inner(),
-    };
     match end {
+        End::Quiet => return Then::Quiet(parts.io, parts.read_buf),
         End::Served(result) => {
             if result.is_err_and(|error| worker.refused_by_parser(&error)) || client.uploads() {
-                linger(transport).await;
+                linger(parts.io.into_inner()).await;
             }
         }
-        End::TimedOut(false) if !client.is_blocked() => say_goodbye(transport).await,
-        End::Quiet | End::Reset | End::TimedOut(false) => {}
+        End::TimedOut(false) if !client.is_blocked() => say_goodbye(parts.io.into_inner()).await,
+        End::Reset | End::TimedOut(false) => {}
         End::TimedOut(true) => {
             worker.head_timed_out();
-            say_timeout(transport).await;
+            say_timeout(parts.io.into_inner()).await;
         }
     }
     Then::Over

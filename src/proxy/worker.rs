@@ -1,7 +1,7 @@
 //! A worker: one thread, one runtime, its own connections and cells. And the plane: all of them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
@@ -22,7 +22,7 @@ use super::retry::SpareLists;
 use super::streams::Streams;
 use crate::metrics::{AccessLog, Gauge, Record, Registry, WorkerCells, WorkerLog};
 use crate::routing::{HoldQueue, Lane, Published};
-use crate::upstream::{Connections, Line};
+use crate::upstream::{ById, Connections, Line};
 use crate::wire::descriptors;
 
 /// How long silent connections may still speak after a shutdown began: then they are closed.
@@ -357,7 +357,7 @@ impl Worker {
             self.connections.cut(&cuts);
             self.each_client(|client| client.cut(&cuts));
         }
-        let mut open = std::collections::HashSet::new();
+        let mut open = HashSet::<u64, ById>::default();
         for app in &table.apps {
             let pools = app.services.iter().flat_map(|service| service.pools.iter());
             let members = pools.flat_map(|(_, pool)| &pool.members);

@@ -34,11 +34,12 @@ pub struct Connections<B> {
     pub(super) trunks: Trunks<B>,
 }
 
-pub(super) type ById = BuildHasherDefault<IdHasher>;
+/// For maps and sets by an id of our own.
+pub type ById = BuildHasherDefault<IdHasher>;
 
 /// Ids are counted up by ourselves: any mixing would be work for nothing.
-#[derive(Default)]
-pub(super) struct IdHasher(u64);
+#[derive(Debug, Default)]
+pub struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {

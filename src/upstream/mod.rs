@@ -16,7 +16,7 @@ mod trunk;
 
 pub use breaker::Breaker;
 pub use claim::{Claim, Gate, StreamMark};
-pub use connections::Connections;
+pub use connections::{ById, Connections};
 pub use dial::ConnectError;
 pub use dns::{Names, Resolution};
 pub use docker::Containers;
