@@ -197,11 +197,11 @@ fn memory_stays_flat_while_gigabytes_stream() {
         }
     };
     stream(64);
-    let before = peak_kib(server.pid());
+    let before = server.peak_kib();
     // 64 KiB a block, four streams: 256 MiB, or 10 GiB.
     let blocks = size(1024, 40 * 1024);
     stream(blocks);
-    let grown = peak_kib(server.pid()).saturating_sub(before);
+    let grown = server.peak_kib().saturating_sub(before);
     say(&format!(
         "streamed {} MiB{}: resident memory's peak rose by {grown} KiB",
         blocks / 4,
@@ -212,12 +212,4 @@ fn memory_stays_flat_while_gigabytes_stream() {
         "the peak rose by {grown} KiB over {before} KiB"
     );
     server.stop();
-}
-
-/// The most memory that a process ever had resident.
-fn peak_kib(pid: u32) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let number = line.and_then(|rest| rest.split_whitespace().next());
-    number.and_then(|number| number.parse().ok()).expect("VmHWM")
 }

@@ -269,7 +269,7 @@ fn an_upstream_that_never_reads_does_not_fill_the_memory() {
         drop(stream);
     });
     let bench = Bench::with(&stuck.address.to_string());
-    let before = resident_kib(bench.server.pid());
+    let before = bench.server.resident_kib();
     let mut stream = TcpStream::connect(bench.site.address()).expect("connect");
     stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -288,7 +288,7 @@ fn an_upstream_that_never_reads_does_not_fill_the_memory() {
         sent < 64 * 1024 * 1024,
         "{sent} bytes were taken although nobody reads them"
     );
-    let grown = resident_kib(bench.server.pid()).saturating_sub(before);
+    let grown = bench.server.resident_kib().saturating_sub(before);
     assert!(
         grown < 32 * 1024,
         "{grown} KiB more while an upstream does not read"
@@ -309,18 +309,6 @@ fn an_upstream_that_never_reads_does_not_fill_the_memory() {
         );
     }
     bench.assert_others_unharmed();
-}
-
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .expect("VmRSS");
-    line.split_whitespace()
-        .nth(1)
-        .and_then(|text| text.parse().ok())
-        .expect("a number")
 }
 
 #[test]

@@ -12,19 +12,6 @@ use crate::figures::{alone, say, size};
 use crate::server::{PATIENCE, Server, Site, eventually, simple};
 use crate::wire::{Broken, Client};
 
-/// A number of a process's own from `/proc`, in KiB.
-fn memory(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("its status");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .expect("VmRSS");
-    line.split_whitespace()
-        .nth(1)
-        .and_then(|text| text.parse().ok())
-        .expect("a number")
-}
-
 fn metric(site: &Site, name: &str) -> f64 {
     let text = Client::connect_unix(&site.socket())
         .expect("the admin socket")
@@ -84,7 +71,7 @@ fn slowhttptest_keeps_nobody_else_waiting() {
         ),
         ("ranges", &["-R", "-a", "5", "-b", "2000"], "/"),
     ] {
-        let before = memory(&server);
+        let before = server.resident_kib();
         let over = AtomicBool::new(false);
         let (longest, count, output) = std::thread::scope(|scope| {
             let innocent = scope.spawn(|| innocent(&site, &over));
@@ -111,7 +98,7 @@ fn slowhttptest_keeps_nobody_else_waiting() {
         assert!(text.contains("service available"), "it never began: {text}");
         assert!(!text.contains("NO"), "it found the service gone: {text}");
         assert!(count > 10, "{name}: only {count} answers meanwhile");
-        let more = memory(&server).saturating_sub(before) / 1024;
+        let more = server.resident_kib().saturating_sub(before) / 1024;
         assert!(more < 128, "{name}: {more} MiB more");
         eventually("the slow ones are gone", PATIENCE, || {
             (metric(&site, "cutover_connections") <= 1.0).then_some(())
