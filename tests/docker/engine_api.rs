@@ -3,7 +3,7 @@
 //! The answers have the form that an engine 20.10 gave to the same requests, shortened to what its reference documents.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -152,19 +152,26 @@ impl Drop for EngineApi {
     }
 }
 
-/// One request a connection.
-fn serve(stream: UnixStream, state: &Mutex<State>) {
-    let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
+/// What the request that comes is for, once its head is whole; `None` if the peer leaves before.
+pub fn target_of(stream: impl Read) -> Option<String> {
+    let mut reader = BufReader::new(stream);
     let mut target = String::new();
     loop {
         let mut line = String::new();
         match reader.read_line(&mut line) {
-            Ok(0) | Err(_) => return,
+            Ok(0) | Err(_) => return None,
             Ok(_) if target.is_empty() => target = line.split(' ').nth(1).unwrap_or_default().to_owned(),
-            Ok(_) if line == "\r\n" => break,
+            Ok(_) if line == "\r\n" => return Some(target),
             Ok(_) => {}
         }
     }
+}
+
+/// One request a connection.
+fn serve(stream: UnixStream, state: &Mutex<State>) {
+    let Some(target) = target_of(stream.try_clone().expect("a second handle")) else {
+        return;
+    };
     let path = target.split('?').next().unwrap_or_default();
     let head = "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Type: application/json\r\nServer: Docker/20.10.24 (linux)\r\n";
     let mut stream = stream;

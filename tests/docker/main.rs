@@ -29,12 +29,12 @@ mod wire;
 
 mod real;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 
-use engine_api::EngineApi;
+use engine_api::{EngineApi, target_of};
 use server::{PATIENCE, Site, eventually};
 use wire::Client;
 
@@ -73,17 +73,9 @@ impl App {
 }
 
 fn answer(mut stream: TcpStream, name: &str, (gate, opened): &(Mutex<Gate>, Condvar)) {
-    let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
-    let mut target = String::new();
-    loop {
-        let mut line = String::new();
-        match reader.read_line(&mut line) {
-            Ok(0) | Err(_) => return,
-            Ok(_) if target.is_empty() => target = line.split(' ').nth(1).unwrap_or_default().to_owned(),
-            Ok(_) if line == "\r\n" => break,
-            Ok(_) => {}
-        }
-    }
+    let Some(target) = target_of(stream.try_clone().expect("a second handle")) else {
+        return;
+    };
     if target == "/slow" {
         let mut gate = gate.lock().unwrap();
         gate.waiting += 1;
