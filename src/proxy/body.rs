@@ -29,12 +29,13 @@ const IDLE: &str = "upstream idle timeout";
 /// `client_idle_timeout` is let go.
 const PIECE: usize = 32 * 1024;
 
-/// A request's body on its way to the app.
-pub(super) struct RequestBody {
-    /// `None` for a copy, which has all there is of it in `primed`, and where there is no body.
+/// A request's body on its way to the app. Boxed: most requests have none, and each is moved a dozen times.
+pub(super) struct RequestBody(Option<Box<Carried>>);
+
+struct Carried {
+    /// `None` for a copy, which has all there is of it in `primed`.
     inner: Option<Incoming>,
     primed: Option<Primed>,
-    /// `None` when there is no body: nothing to watch.
     watched: Option<Rc<Upload>>,
     idle: Option<Deadline>,
     waiting_since: Option<Instant>,
@@ -93,6 +94,11 @@ impl Upload {
     /// When it last moved, or ended.
     pub(super) fn progress(&self) -> Instant {
         self.progress.get()
+    }
+
+    /// No more of it is read.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get()
     }
 
     /// It goes out over HTTP/2.
@@ -157,34 +163,42 @@ impl Upload {
 impl RequestBody {
     /// A body to pass on.
     pub(super) fn new(inner: Incoming) -> Self {
-        let mut body = Self::none();
-        body.inner = Some(inner);
-        body
-    }
-
-    /// Who watches it; nobody when it is empty.
-    pub(super) fn is_watched_by(&mut self, watched: Option<Rc<Upload>>) {
-        self.watched = watched;
+        if inner.is_end_stream() {
+            return Self::none();
+        }
+        Self::of(Some(inner), None, None)
     }
 
     /// No body.
     pub(super) fn none() -> Self {
-        Self {
-            inner: None,
-            primed: None,
-            watched: None,
+        Self(None)
+    }
+
+    fn of(inner: Option<Incoming>, primed: Option<Primed>, watched: Option<Rc<Upload>>) -> Self {
+        Self(Some(Box::new(Carried {
+            inner,
+            primed,
+            watched,
             idle: None,
             waiting_since: None,
+        })))
+    }
+
+    /// Who watches it; nobody when it is empty.
+    pub(super) fn is_watched_by(&mut self, watched: Option<Rc<Upload>>) {
+        if let Some(carried) = &mut self.0 {
+            carried.watched = watched;
         }
     }
 
     /// Take what has come of the body already, so that a small one leaves in the same write as its head.
     pub(super) async fn prime(&mut self) {
-        let (None, Some(inner)) = (&self.primed, &mut self.inner) else {
+        let Some(carried) = &mut self.0 else { return };
+        let (None, Some(inner)) = (&carried.primed, &mut carried.inner) else {
             return;
         };
-        self.primed = first_frame(inner).await;
-        if let (Some(watched), Some(Ok(frame))) = (&self.watched, &self.primed) {
+        carried.primed = first_frame(inner).await;
+        if let (Some(watched), Some(Ok(frame))) = (&carried.watched, &carried.primed) {
             // A body over its limit is refused when the frame is taken out below.
             let _ = watched.take(frame);
         }
@@ -192,23 +206,22 @@ impl RequestBody {
 
     /// The same body once more, if all there is of it has come.
     pub(super) fn copy(&self) -> Option<Self> {
-        if !self.has_ended() {
+        let Some(carried) = &self.0 else {
+            return Some(Self::none());
+        };
+        if !carried.has_ended() {
             return None;
         }
-        let primed = match &self.primed {
+        let primed = match &carried.primed {
             None => None,
             Some(Ok(frame)) => Some(Ok(Frame::data(frame.data_ref()?.clone()))),
             Some(Err(_)) => return None,
         };
-        Some(Self {
-            inner: None,
-            primed,
-            watched: self.watched.clone(),
-            idle: None,
-            waiting_since: None,
-        })
+        Some(Self::of(None, primed, carried.watched.clone()))
     }
+}
 
+impl Carried {
     /// Whether nothing comes behind what is here.
     fn has_ended(&self) -> bool {
         self.inner.as_ref().is_none_or(Incoming::is_end_stream)
@@ -223,6 +236,54 @@ impl RequestBody {
             .poll(cx, end)
             .map(|()| watched.fail(ProxyError::BodyTimeout))
     }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(watched) = self.watched.clone() else {
+            let Some(inner) = &mut self.inner else {
+                return Poll::Ready(None);
+            };
+            return Pin::new(inner)
+                .poll_frame(cx)
+                .map_err(|_| BodyError("client went away"));
+        };
+        if let Some(error) = watched.error() {
+            return Poll::Ready(Some(Err(BodyError(error.as_str()))));
+        }
+        if let Some(primed) = self.primed.take() {
+            let Ok(frame) = primed else {
+                return Poll::Ready(Some(Err(watched.fail(ProxyError::ClientGone))));
+            };
+            if self.has_ended() {
+                watched.end();
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let Some(inner) = &mut self.inner else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(polled) = Pin::new(inner).poll_frame(cx) else {
+            return self.poll_idle(cx, &watched).map(|error| Some(Err(error)));
+        };
+        self.waiting_since = None;
+        Poll::Ready(match polled {
+            Some(Ok(mut frame)) => Some(watched.take(&frame).map(|()| {
+                if let Some(trailers) = frame.trailers_mut() {
+                    prepare_trailers(trailers);
+                }
+                if self.has_ended() {
+                    watched.end();
+                }
+                frame
+            })),
+            Some(Err(_)) => Some(Err(watched.fail(ProxyError::ClientGone))),
+            // A client may reset a stream for no error, and hyper then says that the body is over: it is not whole.
+            None if watched.is_http2 && !self.has_ended() => Some(Err(watched.fail(ProxyError::ClientGone))),
+            None => {
+                watched.end();
+                None
+            }
+        })
+    }
 }
 
 impl Body for RequestBody {
@@ -233,68 +294,30 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let Some(watched) = this.watched.clone() else {
-            let Some(inner) = &mut this.inner else {
-                return Poll::Ready(None);
-            };
-            return Pin::new(inner)
-                .poll_frame(cx)
-                .map_err(|_| BodyError("client went away"));
-        };
-        if let Some(error) = watched.error() {
-            return Poll::Ready(Some(Err(BodyError(error.as_str()))));
-        }
-        if let Some(primed) = this.primed.take() {
-            let Ok(frame) = primed else {
-                return Poll::Ready(Some(Err(watched.fail(ProxyError::ClientGone))));
-            };
-            if this.has_ended() {
-                watched.end();
-            }
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        let Some(inner) = &mut this.inner else {
-            return Poll::Ready(None);
-        };
-        let Poll::Ready(polled) = Pin::new(inner).poll_frame(cx) else {
-            return this.poll_idle(cx, &watched).map(|error| Some(Err(error)));
-        };
-        this.waiting_since = None;
-        Poll::Ready(match polled {
-            Some(Ok(mut frame)) => Some(watched.take(&frame).map(|()| {
-                if let Some(trailers) = frame.trailers_mut() {
-                    prepare_trailers(trailers);
-                }
-                if this.has_ended() {
-                    watched.end();
-                }
-                frame
-            })),
-            Some(Err(_)) => Some(Err(watched.fail(ProxyError::ClientGone))),
-            // A client may reset a stream for no error, and hyper then says that the body is over: it is not whole.
-            None if watched.is_http2 && !this.has_ended() => Some(Err(watched.fail(ProxyError::ClientGone))),
-            None => {
-                watched.end();
-                None
-            }
-        })
+        self.0
+            .as_mut()
+            .map_or(Poll::Ready(None), |carried| carried.poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.primed.is_none() && self.has_ended()
+        self.0
+            .as_ref()
+            .is_none_or(|carried| carried.primed.is_none() && carried.has_ended())
     }
 
     fn size_hint(&self) -> SizeHint {
-        let rest = self
-            .inner
-            .as_ref()
-            .map_or(SizeHint::with_exact(0), Body::size_hint);
-        with_primed(rest, self.primed.as_ref())
+        let Some(carried) = &self.0 else {
+            return SizeHint::with_exact(0);
+        };
+        let rest = carried.inner.as_ref();
+        with_primed(
+            rest.map_or(SizeHint::with_exact(0), Body::size_hint),
+            carried.primed.as_ref(),
+        )
     }
 }
 
-impl Drop for RequestBody {
+impl Drop for Carried {
     fn drop(&mut self) {
         if let Some(watched) = &self.watched {
             watched.end();
@@ -332,6 +355,8 @@ struct Download {
     idle: Duration,
     timer: Option<Deadline>,
     waiting_since: Option<Instant>,
+    /// The app's side has failed.
+    broken: bool,
     done: bool,
 }
 
@@ -366,7 +391,12 @@ impl ReplyBody {
         upload: Option<Rc<Upload>>,
     ) -> Self {
         let call = events.as_ref().and_then(|events| events.call(&exchange));
+        let sent = upload.as_ref().is_none_or(|upload| upload.has_ended());
+        let upload = upload.filter(|_| line.is_http2());
         let primed = first_frame(&mut inner).await;
+        if sent && !inner.is_end_stream() {
+            line.take();
+        }
         exchange.sent(primed_bytes(primed.as_ref()));
         let download = Download {
             inner,
@@ -382,6 +412,7 @@ impl ReplyBody {
             timer: None,
             waiting_since: None,
             events,
+            broken: false,
             done: false,
         };
         Self(Reply::Upstream(Box::new(download)))
@@ -413,6 +444,14 @@ impl Download {
             ready!(self.poll_idle(cx));
             return Poll::Ready(Some(self.fails(IDLE)));
         };
+        if let Some(Err(_)) = &polled
+            && !std::mem::replace(&mut self.broken, true)
+        {
+            // hyper throws away what it has not written yet: let it write what came before.
+            self.primed = polled;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         self.waiting_since = None;
         match polled {
             Some(Ok(mut frame)) => {
@@ -467,7 +506,10 @@ impl Download {
     }
 
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Primed>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let polled = match &self.line {
+            Some(line) => line.poll_body(&mut self.inner, cx),
+            None => Pin::new(&mut self.inner).poll_frame(cx),
+        };
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {

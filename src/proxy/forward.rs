@@ -165,8 +165,16 @@ async fn attempt(
             Box::pin(other.answered(worker, exchange, first, asked.sent_at.elapsed())).await
         }
     };
-    let upload = asked.upload.filter(|_| line.is_http2());
-    Ok(carry(worker, exchange, &lane, line, upload, answer, proof.is_some()).await)
+    Ok(carry(
+        worker,
+        exchange,
+        &lane,
+        line,
+        asked.upload,
+        answer,
+        proof.is_some(),
+    )
+    .await)
 }
 
 /// An app's answer, and through what it came.

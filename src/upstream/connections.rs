@@ -12,6 +12,7 @@ use hyper::client::conn::http1;
 
 use super::Endpoint;
 use super::dial::{ConnectError, Dialled, dial};
+use super::driver::Driver;
 use super::line::{Line, LineState, Sender, Whose};
 use super::trunk::Trunks;
 use crate::config::{Limits, Protocol, Timeouts};
@@ -122,6 +123,7 @@ where
     /// Keep a connection whose request and answer have ended.
     pub fn give_back(&self, line: Line<B>, now: Instant, keep: Duration) {
         line.state.gate.set(0);
+        line.rest();
         // A stream is over with its answer.
         if line.is_http2() || line.is_closed() || line.state.cut.get() {
             return;
@@ -137,7 +139,7 @@ where
         }
     }
 
-    /// Open a connection, or get a stream on one that has been opened meanwhile. A connection's driver runs as a task
+    /// Open a connection, or get a stream on one that has been opened meanwhile. A connection has a task
     /// of this worker until either side ends it.
     ///
     /// # Errors
@@ -194,29 +196,31 @@ where
         let mut builder = http1::Builder::new();
         // An app may answer with larger heads than clients may send; hyper's own bound on fields stays.
         builder.max_header_size(limits.header_bytes.max(64 * 1024));
-        let (sender, driver) = builder.handshake(io).await.map_err(ConnectError::Handshake)?;
+        let (sender, connection) = builder.handshake(io).await.map_err(ConnectError::Handshake)?;
         let state = LineState::new(self.next_id(), endpoint, whose);
         self.register(&state);
         let registered = Registered {
             of: Rc::clone(self),
             id: state.id,
         };
-        let of_driver = Rc::clone(&state);
+        let driver = Driver::new(connection);
+        let (of_task, tend) = (Rc::clone(&state), driver.tend());
         let task = tokio::task::spawn_local(async move {
             let _registered = registered;
-            let mut driver = driver;
-            // Its error reaches whoever waits for an answer on it; here it only ends.
-            let ended = (&mut driver).await;
-            let heir = of_driver.heir.borrow_mut().take();
-            if let (Ok(()), Some(heir)) = (ended, heir) {
-                let parts = driver.into_parts();
+            let freed = tend.await;
+            let heir = of_task.heir.borrow_mut().take();
+            if let (Some(freed), Some(heir)) = (freed, heir) {
                 // Nobody there: the answer was no switch of protocols, and the connection has simply ended.
-                let _ = heir.send((parts.io.into_inner(), parts.read_buf));
+                let _ = heir.send(freed);
             }
         });
         let _ = state.abort.set(task.abort_handle());
         Ok(Line {
-            sender: Sender::Whole { sender, socket },
+            sender: Sender::Whole {
+                sender,
+                driver,
+                socket,
+            },
             state,
             is_tls,
         })

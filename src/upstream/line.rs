@@ -1,18 +1,20 @@
 //! One connection to an app, or one stream of one, as a request has it.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::future::Either;
 use http::{Request, Response};
-use http_body::Body;
+use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use super::driver::Driver;
 use super::trunk::Berth;
 use crate::tls::Transport;
 use crate::wire::Socket;
@@ -39,6 +41,7 @@ pub(super) enum Sender<B> {
     /// HTTP/1.1: the connection is this request's alone.
     Whole {
         sender: http1::SendRequest<B>,
+        driver: Rc<Driver>,
         socket: Socket,
     },
     /// HTTP/2: one stream among others.
@@ -156,7 +159,7 @@ impl<B> Line<B> {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         match &self.sender {
-            Sender::Whole { sender, .. } => sender.is_ready(),
+            Sender::Whole { sender, driver, .. } => sender.is_ready() && !driver.has_ended(),
             Sender::Shared { .. } => true,
         }
     }
@@ -164,8 +167,35 @@ impl<B> Line<B> {
     /// Whether it has ended.
     pub(super) fn is_closed(&self) -> bool {
         match &self.sender {
-            Sender::Whole { sender, .. } => sender.is_closed(),
+            Sender::Whole { sender, driver, .. } => sender.is_closed() || driver.has_ended(),
             Sender::Shared { sender, .. } => sender.is_closed(),
+        }
+    }
+
+    /// The next frame of an answer that has come on it.
+    pub fn poll_body(
+        &self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        match &self.sender {
+            Sender::Whole { driver, .. } => driver.poll_body(body, cx),
+            Sender::Shared { .. } => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    /// Whoever reads the answer's body drives the connection from now on, until [`Line::rest`]. A request's body that
+    /// is still on its way must not depend on that: a client may take nothing of the answer until it has sent all.
+    pub fn take(&self) {
+        if let Sender::Whole { driver, .. } = &self.sender {
+            driver.take();
+        }
+    }
+
+    /// Leave the connection to its task.
+    pub fn rest(&self) {
+        if let Sender::Whole { driver, .. } = &self.sender {
+            driver.rest();
         }
     }
 
@@ -239,10 +269,9 @@ impl<B> Line<B> {
 impl<B> Drop for Line<B> {
     fn drop(&mut self) {
         // Left to itself hyper would flush first, and an app that never reads would keep the request for ever.
-        if !self.state.answered.get()
-            && let Some(abort) = self.state.abort.get()
-        {
-            abort.abort();
+        match self.state.abort.get() {
+            Some(abort) if !self.state.answered.get() => abort.abort(),
+            _ => self.rest(),
         }
     }
 }

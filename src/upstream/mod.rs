@@ -6,6 +6,7 @@ pub mod connections;
 mod dial;
 pub mod dns;
 pub mod docker;
+mod driver;
 pub mod endpoint;
 pub mod health;
 mod line;
