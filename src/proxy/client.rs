@@ -27,6 +27,8 @@ use crate::wire::{Io, Socket, Stream, Watch};
 /// A connection that is quiet for so long gives its buffers back. Long enough that a busy client never pays for it,
 /// short enough that a crowd that comes once is not there all at the same time.
 const QUIET_AFTER: Duration = Duration::from_millis(50);
+/// The same for one that has not been seen to come back so soon: of a crowd that comes once, few hold buffers at a time.
+const QUIET_AT_FIRST: Duration = Duration::from_millis(5);
 
 /// What a connection is doing, for the deadline that applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,8 @@ enum Phase {
 pub(super) struct Client {
     pub(super) peer: Rc<Peer>,
     pub(super) front: Rc<Front>,
+    /// As they were when it came. Here, so that none of the futures of its task keeps them.
+    pub(super) limits: Limits,
     /// The server name that the connection was opened for, over TLS.
     pub(super) name: Option<Box<str>>,
     phase: Cell<Phase>,
@@ -68,6 +72,8 @@ pub(super) struct Client {
     many: Option<Rc<Many>>,
     /// Nothing of a next head was here when it rested last.
     may_rest: Cell<bool>,
+    /// It came back soon after it had been left to rest.
+    comes_back: Cell<bool>,
     /// The task's one timer, for whatever it waits for. HTTP/2 has tasks, and timers, of its own.
     timer: RefCell<Option<Deadline>>,
 }
@@ -203,26 +209,27 @@ impl Client {
     }
 
     /// Whether what hyper serves on it has come to an end.
-    pub(super) fn poll_end(&self, cx: &mut Context<'_>, blocked: &mut Blocked, limits: &Limits) -> Poll<End> {
+    pub(super) fn poll_end(&self, cx: &mut Context<'_>, blocked: &mut Blocked) -> Poll<End> {
         if let Phase::Idle(_, before) = self.phase.get()
             && self.watch.bytes_read() > before
         {
             self.phase.set(Phase::Head(Instant::now()));
         }
         let end = match self.phase.get() {
-            Phase::Head(since) => since + limits.client_header_timeout,
+            Phase::Head(since) => since + self.limits.client_header_timeout,
             // What is blocked still has the end of its answer to take.
             Phase::Idle(..) if self.dismissed.get() && !self.watch.is_blocked() => {
                 return Poll::Ready(End::TimedOut(false));
             }
             Phase::Idle(since, _) => {
-                let over = since + limits.client_idle_timeout;
-                if !self.may_rest.get() || self.watch.is_blocked() || since + QUIET_AFTER >= over {
+                let over = since + self.limits.client_idle_timeout;
+                let quiet = since + self.patience();
+                if !self.may_rest.get() || self.watch.is_blocked() || quiet >= over {
                     return self.poll_timer(cx, over).map(|()| End::TimedOut(false));
                 }
-                return self.poll_timer(cx, since + QUIET_AFTER).map(|()| End::Quiet);
+                return self.poll_timer(cx, quiet).map(|()| End::Quiet);
             }
-            Phase::Busy => return self.poll_busy(cx, blocked, limits.client_idle_timeout),
+            Phase::Busy => return self.poll_busy(cx, blocked, self.limits.client_idle_timeout),
         };
         self.poll_timer(cx, end).map(|()| {
             let partial = matches!(self.phase.get(), Phase::Head(_)) && self.watch.bytes_read() > 0;
@@ -230,8 +237,17 @@ impl Client {
         })
     }
 
+    /// How long it is silent before it rests.
+    fn patience(&self) -> Duration {
+        if self.comes_back.get() {
+            QUIET_AFTER
+        } else {
+            QUIET_AT_FIRST
+        }
+    }
+
     /// While it needs no buffers: `Served` once something has come that is for hyper to read.
-    pub(super) fn poll_rest(&self, cx: &mut Context<'_>, limits: &Limits) -> Poll<End> {
+    pub(super) fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<End> {
         self.wakes(cx);
         let Phase::Idle(since, _) = self.phase.get() else {
             return Poll::Ready(End::Served(Ok(())));
@@ -240,9 +256,10 @@ impl Client {
             return Poll::Ready(End::TimedOut(false));
         }
         if self.socket.poll_readable(cx).is_ready() {
+            self.comes_back.set(since.elapsed() < QUIET_AFTER);
             return Poll::Ready(End::Served(Ok(())));
         }
-        self.poll_timer(cx, since + limits.client_idle_timeout)
+        self.poll_timer(cx, since + self.limits.client_idle_timeout)
             .map(|()| End::TimedOut(false))
     }
 
@@ -300,6 +317,11 @@ impl Client {
 // stream or a client, because it would keep room for each of its arguments twice, and what comes before the first
 // request is boxed, to be gone by then.
 
+/// What holds for a connection that comes now.
+fn limits(worker: &Worker) -> Limits {
+    worker.shared.published.load().edge.limits
+}
+
 /// Serve a client in clear text.
 pub(super) fn serve_plain(
     worker: Rc<Worker>,
@@ -317,13 +339,12 @@ fn serve_plain_since(
     peer: Peer,
     accepted: Instant,
 ) -> impl Future<Output = ()> {
-    let limits = worker.shared.published.load().edge.limits;
     let socket = stream.socket();
-    let deadline = accepted + limits.client_header_timeout;
+    let deadline = accepted + limits(&worker).client_header_timeout;
     let looking = Box::pin(look_at(Rc::clone(&worker), stream, peer, deadline));
     async move {
         if let Some(opened) = looking.await {
-            serve(worker, front, *opened, socket, limits, accepted).await;
+            serve(worker, front, *opened, socket, accepted).await;
         }
     }
 }
@@ -337,7 +358,7 @@ pub(super) async fn serve_behind_balancer(
     balancer: Peer,
 ) {
     let accepted = Instant::now();
-    let deadline = accepted + worker.shared.published.load().edge.limits.client_header_timeout;
+    let deadline = accepted + limits(&worker).client_header_timeout;
     let Some(peer) = preamble::take(&worker, &mut stream, balancer, deadline).await else {
         return;
     };
@@ -366,8 +387,7 @@ fn serve_tls_since(
     peer: Peer,
     accepted: Instant,
 ) -> impl Future<Output = ()> {
-    let limits = worker.shared.published.load().edge.limits;
-    let deadline = accepted + limits.client_header_timeout;
+    let deadline = accepted + limits(&worker).client_header_timeout;
     let socket = stream.socket();
     let shaking = Box::pin(shake_hands(
         Rc::clone(&worker),
@@ -378,7 +398,7 @@ fn serve_tls_since(
     ));
     async move {
         if let Some(opened) = shaking.await {
-            serve(worker, front, *opened, socket, limits, accepted).await;
+            serve(worker, front, *opened, socket, accepted).await;
         }
     }
 }
@@ -389,7 +409,6 @@ fn serve(
     front: Rc<Front>,
     opened: Opened,
     socket: Socket,
-    limits: Limits,
     accepted: Instant,
 ) -> impl Future<Output = ()> {
     let (io, watch) = Io::new(opened.transport);
@@ -397,6 +416,7 @@ fn serve(
     let client = Rc::new(Client {
         peer: Rc::new(opened.peer),
         front,
+        limits: limits(&worker),
         name: opened.name,
         phase: Cell::new(Phase::Head(accepted)),
         watch,
@@ -411,14 +431,15 @@ fn serve(
         tunnel: RefCell::new(None),
         many: many.clone(),
         may_rest: Cell::new(true),
+        comes_back: Cell::new(false),
         timer: RefCell::new(None),
     });
     async move {
         let _listed = worker.list_client(&client);
         match many {
-            None => http1::serve(worker, client, io, limits).await,
+            None => http1::serve(worker, client, io).await,
             // Boxed: connections in HTTP/1 must not pay for its size.
-            Some(many) => Box::pin(http2::serve(worker, client, many, io, limits)).await,
+            Some(many) => Box::pin(http2::serve(worker, client, many, io)).await,
         }
     }
 }
@@ -431,4 +452,20 @@ pub(super) async fn say_timeout(mut stream: Transport) {
     };
     // A failure means that the client is gone, which was to be expected.
     let _ = tokio::time::timeout(Duration::from_secs(1), say).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Most connections rest, and each keeps its task and this. Not for a larger future than it takes.
+    #[test]
+    fn what_a_resting_connection_keeps_stays_small() {
+        let bytes = (bytes_of(serve_plain), size_of::<Client>());
+        assert!(bytes.0 <= 700 && bytes.1 <= 360, "{bytes:?}");
+    }
 }

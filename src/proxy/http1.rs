@@ -37,12 +37,11 @@ pub(super) fn serve(
     worker: Rc<Worker>,
     client: Rc<Client>,
     mut io: Io<Transport>,
-    limits: Limits,
 ) -> impl Future<Output = ()> {
     async move {
         loop {
             // Boxed: what is quiet must not keep the room that hyper needs.
-            let read = match Box::pin(speak(&worker, &client, io, &limits)).await {
+            let read = match Box::pin(speak(&worker, &client, io)).await {
                 Then::Over => return,
                 Then::Tunnel(tunnel, transport, read) => return Box::pin(tunnel.run(transport, read)).await,
                 Then::Quiet(quiet, read) => {
@@ -59,7 +58,7 @@ pub(super) fn serve(
             // Empty, and yet it holds hyper's buffer.
             drop(read);
             let resting = worker.count_resting();
-            let end = std::future::poll_fn(|cx| client.poll_rest(cx, &limits)).await;
+            let end = std::future::poll_fn(|cx| client.poll_rest(cx)).await;
             drop(resting);
             if let End::TimedOut(_) = end {
                 return say_goodbye(io.into_inner()).await;
@@ -79,19 +78,19 @@ enum Then {
 }
 
 /// Serve requests, until it is over or quiet.
-async fn speak(worker: &Rc<Worker>, client: &Rc<Client>, io: Io<Transport>, limits: &Limits) -> Then {
+async fn speak(worker: &Rc<Worker>, client: &Rc<Client>, io: Io<Transport>) -> Then {
     let service = service_fn(|request| {
         let serving = Serving::alone(client, &request);
         forward(Rc::clone(worker), serving, request)
     });
-    let mut connection = builder(limits).serve_connection(io, service);
+    let mut connection = builder(&client.limits).serve_connection(io, service);
     let mut blocked = None;
     let end = std::future::poll_fn(|cx| {
         client.wakes(cx);
         if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(End::Served(result));
         }
-        client.poll_end(cx, &mut blocked, limits)
+        client.poll_end(cx, &mut blocked)
     })
     .await;
     let parts = connection.into_parts();

@@ -254,13 +254,8 @@ struct Watched {
 }
 
 impl Watched {
-    fn poll_wish(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: &Client,
-        many: &Many,
-        limits: &Limits,
-    ) -> Poll<Wish> {
+    fn poll_wish(&mut self, cx: &mut Context<'_>, client: &Client, many: &Many) -> Poll<Wish> {
+        let limits = &client.limits;
         if many.taken_back.get() > limits.h2_streams {
             return Poll::Ready(Wish::Close("too many requests taken back"));
         }
@@ -292,13 +287,7 @@ impl Watched {
 }
 
 /// Serve a client until it ends or runs out of time.
-pub(super) async fn serve(
-    worker: Rc<Worker>,
-    client: Rc<Client>,
-    many: Rc<Many>,
-    io: Io<Transport>,
-    limits: Limits,
-) {
+pub(super) async fn serve(worker: Rc<Worker>, client: Rc<Client>, many: Rc<Many>, io: Io<Transport>) {
     client.keep_alive();
     let service = {
         let (worker, client, many) = (Rc::clone(&worker), Rc::clone(&client), Rc::clone(&many));
@@ -309,11 +298,11 @@ pub(super) async fn serve(
     };
     let on_worker = OnWorker {
         many: Rc::clone(&many),
-        patience: limits.client_idle_timeout,
+        patience: client.limits.client_idle_timeout,
     };
-    let mut connection = pin!(builder(on_worker, &limits).serve_connection(io, service));
+    let mut connection = pin!(builder(on_worker, &client.limits).serve_connection(io, service));
     let mut watched = Watched {
-        timer: Deadline::new(Instant::now() + limits.client_header_timeout),
+        timer: Deadline::new(Instant::now() + client.limits.client_header_timeout),
         blocked: None,
         told: None,
     };
@@ -326,7 +315,7 @@ pub(super) async fn serve(
                 }
                 return Poll::Ready(());
             }
-            match watched.poll_wish(cx, &client, &many, &limits) {
+            match watched.poll_wish(cx, &client, &many) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Wish::Close(why)) => {
                     tracing::debug!(client = ?client.peer.ip, why, "HTTP/2 connection closed");

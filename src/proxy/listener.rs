@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
@@ -182,6 +183,11 @@ pub(super) async fn accept_loop(worker: Rc<Worker>, at: usize, listener: Listene
     }
 }
 
+/// Serve a client in a task of its own, and hold its place until the end.
+fn spawn(serving: impl Future<Output = ()> + 'static, held: impl Sized + 'static) {
+    tokio::task::spawn_local(serving.map(move |()| drop(held)));
+}
+
 async fn take(
     worker: &Rc<Worker>,
     at: usize,
@@ -199,25 +205,15 @@ async fn take(
                 return;
             };
             let (worker, front) = (Rc::clone(worker), Rc::clone(front));
-            // Several kinds of tasks: one in clear text does not carry the room that a handshake takes.
+            let held = (worker.count_connection(at), permit);
+            // Several kinds of tasks: one in clear text does not carry the room that a handshake takes. And no `async`
+            // block around what serves: it would keep room for what that is made of.
             if front.proxy_protocol {
-                tokio::task::spawn_local(async move {
-                    let _open = worker.count_connection(at);
-                    serve_behind_balancer(Rc::clone(&worker), front, stream, peer).await;
-                    drop(permit);
-                });
+                spawn(serve_behind_balancer(worker, front, stream, peer), held);
             } else if front.tls.is_some() {
-                tokio::task::spawn_local(async move {
-                    let _open = worker.count_connection(at);
-                    serve_tls(Rc::clone(&worker), front, stream, peer).await;
-                    drop(permit);
-                });
+                spawn(serve_tls(worker, front, stream, peer), held);
             } else {
-                tokio::task::spawn_local(async move {
-                    let _open = worker.count_connection(at);
-                    serve_plain(Rc::clone(&worker), front, stream, peer).await;
-                    drop(permit);
-                });
+                spawn(serve_plain(worker, front, stream, peer), held);
             }
         }
         Err(error) if gone_already(&error) => {}
