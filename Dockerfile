@@ -7,6 +7,7 @@ COPY src ./src
 COPY benches ./benches
 # `--build-arg FEATURES=docker`: endpoints that follow containers (docs/containers.md).
 ARG FEATURES=""
+# For the most of a processor, build with `just dist` and copy target/pgo/cutover instead: its training needs more than this image has.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --locked --profile dist --bin cutover --features "$FEATURES" && cp target/dist/cutover /cutover

@@ -21,6 +21,10 @@ e2e SIZE="quick":
 bench *ARGS:
     cargo bench --bench pieces {{ARGS}}
 
+# The build to run under load: LTO, and laid out by how it runs (PGO). Some twelve minutes; prints where it is.
+dist:
+    ./benches/pgo/build.sh
+
 # Beside nginx, HAProxy, Envoy, Caddy and Pingora in one run (--quick: some minutes); see benches/README.md.
 compare *ARGS:
     ./benches/compare/run.sh {{ARGS}}

@@ -241,7 +241,8 @@ class Cutover(Proxy):
     can = (CLEAR, TLS, SOCKETS, RPC, SWITCH)
 
     def version(self):
-        return first_line(self.tools.cutover, "--version", hint="")
+        how = " (profile-guided: benches/pgo/build.sh)" if "/pgo/" in self.tools.cutover else ""
+        return first_line(self.tools.cutover, "--version", hint="") + how
 
     def command(self):
         return [self.tools.cutover, "run", "-c", self.config("cutover.toml")]

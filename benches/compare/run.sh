@@ -4,6 +4,7 @@
 #   benches/compare/run.sh                    everything: about a quarter of an hour after the builds
 #   benches/compare/run.sh --quick            one round of a second each: rough figures in some three minutes
 #   benches/compare/run.sh --rows 128,tls-64k --only nginx,haproxy,cutover --rounds 9 --parts rows
+#   benches/compare/run.sh --pgo              cutover as benches/pgo/build.sh builds it, twelve minutes more
 #   benches/compare/run.sh --smoke            the debug build, moments each: does it work at all? No figures to quote
 #   benches/compare/run.sh --help             the rest
 #
@@ -15,12 +16,14 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 mkdir -p "$target" && target=$(cd "$target" && pwd)
 export CARGO_TARGET_DIR=$target
 
-profile=dist folder=dist smoke=0
+profile=dist folder=dist smoke=0 pgo=0 arguments=()
 for argument in "$@"; do
     case $argument in
+        --pgo) pgo=1 && continue ;;
         --smoke) profile=dev folder=debug smoke=1 ;;
-        -h | --help) exec python3 benches/compare/compare.py --cutover x --backend x --load x --out x --help ;;
+        -h | --help) sed -n '2,/^set /{s/^# \{0,1\}//p}' "$0" && exec python3 benches/compare/compare.py --cutover x --backend x --load x --out x --help ;;
     esac
+    arguments+=("$argument")
 done
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -54,6 +57,9 @@ if ((!smoke)); then
         || echo "run.sh: no Pingora: it could not be built" >&2
 fi
 
-cargo build --locked --profile "$profile" --bin cutover --example bench_backend --example bench_load >&2
-python3 benches/compare/compare.py --cutover "$target/$folder/cutover" --backend "$target/$folder/examples/bench_backend" \
-    --load "$target/$folder/examples/bench_load" --envoy "$envoy" --pingora "$pingora" --out "$target/compare" "$@"
+cutover=$target/$folder/cutover
+((pgo)) || cargo build --locked --profile "$profile" --bin cutover >&2
+cargo build --locked --profile "$profile" --example bench_backend --example bench_load >&2
+((pgo)) && cutover=$(benches/pgo/build.sh)
+python3 benches/compare/compare.py --cutover "$cutover" --backend "$target/$folder/examples/bench_backend" \
+    --load "$target/$folder/examples/bench_load" --envoy "$envoy" --pingora "$pingora" --out "$target/compare" ${arguments[@]+"${arguments[@]}"}
