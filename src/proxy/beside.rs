@@ -12,11 +12,11 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::body::RequestBody;
 use super::exchange::Exchange;
 use super::fit::fit;
 use super::send::{line_for, line_to, send};
 use super::target::check_coding;
+use super::upload::RequestBody;
 use super::worker::Worker;
 use crate::config::HostHeader;
 use crate::routing::{Beside, BesideCounts, CopyPermit, Lane};

@@ -5,9 +5,9 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Uri, Version};
 use http_body::Body;
 
-use super::body::RequestBody;
 use super::error::ProxyError;
 use super::target::origin_form;
+use super::upload::RequestBody;
 use crate::upstream::Line;
 
 /// Give it that form. It may have had the other one before, for a connection on which it was never sent.

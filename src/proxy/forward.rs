@@ -11,7 +11,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::beside::{Other, Wish};
-use super::body::{ReplyBody, RequestBody, Upload};
+use super::body::ReplyBody;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::extended::Extended;
@@ -26,6 +26,7 @@ use super::send::{connect_error, line_for, may_repeat, send};
 use super::serving::Serving;
 use super::target::{check_coding, check_head, settle_http2};
 use super::upgrade;
+use super::upload::{RequestBody, Upload};
 use super::worker::{Proof, Worker};
 use super::{grpc, hold, queue};
 use crate::routing::{Asked, HoldQueue, HostBuffer, Lane, PickError, Special, Unavailable, choose};

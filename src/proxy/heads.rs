@@ -8,7 +8,7 @@ use http::{Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use super::body::{ReplyBody, RequestBody, Upload};
+use super::body::ReplyBody;
 use super::exchange::Exchange;
 use super::headers::{
     X_CUTOVER_COLOR, X_CUTOVER_GENERATION, hide_preview, prepare_request, prepare_response,
@@ -19,6 +19,7 @@ use super::seen::Seen;
 use super::sse::Events;
 use super::target::origin_form;
 use super::upgrade;
+use super::upload::{RequestBody, Upload};
 use super::worker::Worker;
 use crate::config::HostHeader;
 use crate::routing::Lane;

@@ -41,6 +41,7 @@ mod target;
 mod trace;
 mod tunnel;
 mod upgrade;
+mod upload;
 mod worker;
 
 pub use listener::{BindError, Listener, bind};

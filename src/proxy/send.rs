@@ -12,7 +12,6 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::body::{RequestBody, Upload};
 use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::exchange::Exchange;
@@ -20,6 +19,7 @@ use super::fit::{Spare, fit, not_begun};
 use super::retry::{BodyState, Failed, kind_of};
 use super::seen::Seen;
 use super::upgrade;
+use super::upload::{RequestBody, Upload};
 use super::worker::Worker;
 use crate::config::Protocol;
 use crate::routing::Lane;

@@ -14,12 +14,12 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::MissedTickBehavior;
 
-use super::body::RequestBody;
 use super::client::Client;
 use super::listener::{Listener, accept_loop};
 use super::request_id::RequestIds;
 use super::retry::SpareLists;
 use super::streams::Streams;
+use super::upload::RequestBody;
 use crate::metrics::{AccessLog, Gauge, Record, Registry, WorkerCells, WorkerLog};
 use crate::routing::{HoldQueue, Lane, Published};
 use crate::upstream::{ById, Connections, Line};

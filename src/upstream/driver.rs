@@ -53,10 +53,10 @@ impl Wake for Tender {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Relaxed);
         if self.hushed.load(Relaxed) {
             return;
         }
-        self.woken.store(true, Relaxed);
         if self.driven.load(Relaxed) {
             self.request.wake();
         } else {
