@@ -276,6 +276,34 @@ fn an_early_answer_and_the_whole_upload_afterwards() {
 }
 
 #[test]
+fn an_upload_goes_on_while_its_client_takes_nothing_of_the_answer() {
+    const UPLOAD: usize = 32 << 20;
+    let (tell, told) = channel::<usize>();
+    let tell = Mutex::new(tell);
+    let blue = Backend::script(move |wire, _| {
+        wire.request_head();
+        let mut writer = wire.twin();
+        // More than all buffers between here and the client hold.
+        let answering = std::thread::spawn(move || {
+            writer.send("HTTP/1.1 200 OK\r\ncontent-length: 268435456\r\n\r\n");
+            let block = vec![b'a'; 256 * 1024];
+            while writer.try_send(&block).is_ok() {}
+        });
+        tell.lock().unwrap().send(wire.bytes(UPLOAD).len()).unwrap();
+        drop(answering);
+    });
+    let proxy = Proxy::before(&blue);
+    let mut client = proxy.client();
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {UPLOAD}\r\n\r\n"
+    ));
+    assert_eq!(client.head().status(), 200);
+    std::thread::sleep(Duration::from_millis(200));
+    client.send(vec![b'u'; UPLOAD]);
+    assert_eq!(told.recv_timeout(Duration::from_secs(30)).unwrap(), UPLOAD);
+}
+
+#[test]
 fn a_client_that_has_finished_sending_gets_its_answer() {
     let (go, wait) = channel::<()>();
     let wait = Mutex::new(wait);

@@ -324,6 +324,14 @@ impl Wire {
         self
     }
 
+    /// The same connection once more, for a thread that writes while this one reads.
+    pub fn twin(&self) -> Self {
+        match &self.socket {
+            Socket::Tcp(stream) => Self::of_tcp(stream.try_clone().unwrap()),
+            _ => panic!("only over TCP"),
+        }
+    }
+
     /// True if there is more; false at the peer's orderly end; `Closed` at a reset.
     fn fill(&mut self) -> Result<bool, Broken> {
         let mut some = [0; 64 * 1024];
