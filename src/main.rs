@@ -1,6 +1,6 @@
 //! The thin binary: all of it is in the library.
 
-/// Ahead of the system's under load, above all with HTTP/2: `benches/README.md` has the figures.
+/// A choice of whoever builds: `benches/README.md` has the figures.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
