@@ -241,7 +241,7 @@ class Cutover(Proxy):
     can = (CLEAR, TLS, SOCKETS, RPC, SWITCH)
 
     def version(self):
-        how = " (profile-guided: benches/pgo/build.sh)" if "/pgo/" in self.tools.cutover else ""
+        how = " (profile-guided: benches/pgo/build.sh)" if self.tools.cutover.endswith("/pgo/cutover") else ""
         return first_line(self.tools.cutover, "--version", hint="") + how
 
     def command(self):

@@ -25,6 +25,10 @@ for argument in "$@"; do
     esac
     arguments+=("$argument")
 done
+if ((pgo && smoke)); then
+    echo "run.sh: --smoke measures the debug build, --pgo another: choose one" >&2
+    exit 2
+fi
 PATH=$PATH:/usr/sbin:/sbin
 
 # command:package

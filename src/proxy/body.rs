@@ -59,7 +59,7 @@ struct Download {
     timer: Option<Deadline>,
     waiting_since: Option<Instant>,
     /// The app's side has failed.
-    broken: bool,
+    failed: bool,
     done: bool,
 }
 
@@ -115,7 +115,7 @@ impl ReplyBody {
             timer: None,
             waiting_since: None,
             events,
-            broken: false,
+            failed: false,
             done: false,
         };
         Self(Reply::Upstream(Box::new(download)))
@@ -148,7 +148,7 @@ impl Download {
             return Poll::Ready(Some(self.fails(IDLE)));
         };
         if let Some(Err(_)) = &polled
-            && !std::mem::replace(&mut self.broken, true)
+            && !std::mem::replace(&mut self.failed, true)
         {
             // hyper throws away what it has not written yet: let it write what came before.
             self.primed = polled;

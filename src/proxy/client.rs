@@ -223,7 +223,7 @@ impl Client {
             }
             Phase::Idle(since, _) => {
                 let over = since + self.limits.client_idle_timeout;
-                let quiet = since + self.patience();
+                let quiet = since + self.quiet_after();
                 if !self.may_rest.get() || self.watch.is_blocked() || quiet >= over {
                     return self.poll_timer(cx, over).map(|()| End::TimedOut(false));
                 }
@@ -238,7 +238,7 @@ impl Client {
     }
 
     /// How long it is silent before it rests.
-    fn patience(&self) -> Duration {
+    fn quiet_after(&self) -> Duration {
         if self.comes_back.get() {
             QUIET_AFTER
         } else {
@@ -456,16 +456,16 @@ pub(super) async fn say_timeout(mut stream: Transport) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::future_bytes;
     use super::*;
-
-    fn bytes_of<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
-        size_of::<F>()
-    }
 
     /// Most connections rest, and each keeps its task and this. Not for a larger future than it takes.
     #[test]
     fn what_a_resting_connection_keeps_stays_small() {
-        let bytes = (bytes_of(serve_plain), size_of::<Client>());
+        let bytes = (
+            future_bytes(|(worker, front, stream, peer)| serve_plain(worker, front, stream, peer)),
+            size_of::<Client>(),
+        );
         assert!(bytes.0 <= 700 && bytes.1 <= 360, "{bytes:?}");
     }
 }

@@ -514,18 +514,14 @@ fn check_limits(lane: &Lane, head: &http::request::Parts, body: &impl Body) -> R
 
 #[cfg(test)]
 mod tests {
+    use super::super::future_bytes;
     use super::*;
-
-    /// Bytes of what a function's future keeps.
-    fn bytes_of<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
-        size_of::<F>()
-    }
 
     /// Each request moves its future, and one over HTTP/2 allocates it. What is large and seldom is boxed, and heads are
     /// lent to futures, not given.
     #[test]
     fn a_requests_future_stays_small() {
-        let bytes = bytes_of(forward);
+        let bytes = future_bytes(|(worker, serving, request)| forward(worker, serving, request));
         assert!(bytes <= 3600, "{bytes} bytes");
     }
 }

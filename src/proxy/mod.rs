@@ -46,3 +46,9 @@ mod worker;
 
 pub use listener::{BindError, Listener, bind};
 pub use worker::{Phase, Plane, Shared, start};
+
+/// Bytes of what a function's future keeps; `of` takes its arguments as one.
+#[cfg(test)]
+fn future_bytes<A, F: Future>(_of: impl Fn(A) -> F) -> usize {
+    size_of::<F>()
+}

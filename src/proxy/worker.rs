@@ -258,7 +258,6 @@ impl Worker {
             self.connections.give_back(line, now, keep);
             return;
         }
-        line.rest();
         let worker = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let ready = tokio::time::timeout(keep, line.ready()).await;

@@ -123,7 +123,6 @@ where
     /// Keep a connection whose request and answer have ended.
     pub fn give_back(&self, line: Line<B>, now: Instant, keep: Duration) {
         line.state.gate.set(0);
-        line.rest();
         // A stream is over with its answer.
         if line.is_http2() || line.is_closed() || line.state.cut.get() {
             return;
@@ -139,8 +138,8 @@ where
         }
     }
 
-    /// Open a connection, or get a stream on one that has been opened meanwhile. A connection has a task
-    /// of this worker until either side ends it.
+    /// Open a connection, or get a stream on one that has been opened meanwhile. A connection has a
+    /// task of this worker until either side ends it.
     ///
     /// # Errors
     /// No connection within `timeouts.connect`, or refused.

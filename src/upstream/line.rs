@@ -184,18 +184,11 @@ impl<B> Line<B> {
         }
     }
 
-    /// Whoever reads the answer's body drives the connection from now on, until [`Line::rest`]. A request's body that
+    /// Whoever reads the answer's body drives the connection from now on, until [`Line::answered`]. A request's body that
     /// is still on its way must not depend on that: a client may take nothing of the answer until it has sent all.
     pub fn take(&self) {
         if let Sender::Whole { driver, .. } = &self.sender {
             driver.take();
-        }
-    }
-
-    /// Leave the connection to its task.
-    pub fn rest(&self) {
-        if let Sender::Whole { driver, .. } = &self.sender {
-            driver.rest();
         }
     }
 
@@ -232,9 +225,12 @@ impl<B> Line<B> {
     }
 
     /// The answer is whole; the rest of the request may still be on its way. Without this, dropping the line
-    /// ends the connection at once.
+    /// ends the connection at once. Nobody reads from it any more: its task drives it again.
     pub fn answered(&self) {
         self.state.answered.set(true);
+        if let Sender::Whole { driver, .. } = &self.sender {
+            driver.rest();
+        }
     }
 
     /// What it carries is a stream now: [`Connections::cut`] does not end it.
@@ -269,9 +265,10 @@ impl<B> Line<B> {
 impl<B> Drop for Line<B> {
     fn drop(&mut self) {
         // Left to itself hyper would flush first, and an app that never reads would keep the request for ever.
-        match self.state.abort.get() {
-            Some(abort) if !self.state.answered.get() => abort.abort(),
-            _ => self.rest(),
+        if !self.state.answered.get()
+            && let Some(abort) = self.state.abort.get()
+        {
+            abort.abort();
         }
     }
 }

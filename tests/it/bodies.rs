@@ -284,13 +284,12 @@ fn an_upload_goes_on_while_its_client_takes_nothing_of_the_answer() {
         wire.request_head();
         let mut writer = wire.twin();
         // More than all buffers between here and the client hold.
-        let answering = std::thread::spawn(move || {
+        std::thread::spawn(move || {
             writer.send("HTTP/1.1 200 OK\r\ncontent-length: 268435456\r\n\r\n");
             let block = vec![b'a'; 256 * 1024];
             while writer.try_send(&block).is_ok() {}
         });
         tell.lock().unwrap().send(wire.bytes(UPLOAD).len()).unwrap();
-        drop(answering);
     });
     let proxy = Proxy::before(&blue);
     let mut client = proxy.client();
